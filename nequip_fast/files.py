@@ -1,0 +1,71 @@
+"""Files that are never half-written: everything goes to a temporary name and is renamed into place."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nequip_fast.errors import InputError, require
+
+_HEADER = "nequip_fast"
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it replaces ``path`` only if the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; results are ordinary ones
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` to ``path`` in one step."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
+    """Write a safetensors file whose metadata carry ``header`` as JSON. No pickle, one rename."""
+    safetensors = require("safetensors.torch", "train")
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        safetensors.save_file(contiguous, temporary, metadata={_HEADER: json.dumps(dict(header))})
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote: ``(tensors, header)``. Loading executes nothing.
+
+    Raises:
+        InputError: the file is missing, cut short, or not one of ours.
+    """
+    safetensors = require("safetensors", "train")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except Exception as error:  # safetensors raises its own type for every kind of damage
+        raise InputError(f"{path}: not a readable safetensors file (truncated or damaged): {error}") from None
+    if _HEADER not in metadata:
+        raise InputError(f"{path}: a safetensors file, but not one written by nequip_fast (no {_HEADER!r} header)")
+    return tensors, json.loads(metadata[_HEADER])
