@@ -1,0 +1,58 @@
+"""What runs where: versions, processor, and the backend of each operator with the reason for it."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+
+from nequip_fast.ops import backend
+
+OPERATORS = {  # operator -> the backends it has kernels for, fastest first
+    "spherical_harmonics": ("cpu",),
+    "conv": ("cpu",),
+    "segment_sum": ("cuda", "cpu"),
+}
+
+
+def info() -> dict[str, Any]:
+    """Versions, threads, instruction set, and for each operator which backend serves it and why.
+
+    Returns:
+        A dictionary of plain values: ``version``, ``torch``, ``python``, ``threads``, ``cpu_isa`` (what the
+        kernels chose at run time), ``extension`` (its build, or why it is absent), ``cuda``, ``backend``
+        (the choice in force), and ``operators``: name -> {device: "backend: reason"}.
+    """
+    from nequip_fast import __version__
+
+    loaded = backend.NOT_LOADED is None
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "cpu_isa": torch.ops.nequip_fast.cpu_isa() if loaded else None,
+        "extension": torch.ops.nequip_fast.build_info() if loaded else backend.NOT_LOADED,
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "backend": backend.get_backend(),
+        "operators": {
+            name: {device: _served_by(name, kernels, device) for device in ("cpu", "cuda")}
+            for name, kernels in OPERATORS.items()
+        },
+    }
+
+
+def _served_by(operator: str, kernels: tuple[str, ...], device: str) -> str:
+    chosen = backend.get_backend()
+    if chosen == "reference":
+        return "reference: chosen by name"
+    if chosen not in ("auto", device):
+        return f"error: backend {chosen!r} was chosen by name"
+    if device not in kernels:
+        return f"reference: no {device} kernel yet"
+    if backend.NOT_LOADED is not None:
+        return f"reference: {backend.NOT_LOADED}"
+    if device == "cuda" and not backend.has_cuda_kernels():
+        return "reference: the extension was built without nvcc"
+    return f"{device}: compiled kernel"

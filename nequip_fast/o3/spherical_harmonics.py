@@ -1,0 +1,75 @@
+"""Drop-in for ``e3nn.o3.SphericalHarmonics`` and ``e3nn.o3.spherical_harmonics``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from nequip_fast.errors import InputError
+from nequip_fast.ops import spherical_harmonics as _all_degrees
+
+_NORMALIZATIONS = ("component", "norm", "integral")
+
+
+def spherical_harmonics(
+    l: int | list[int] | str | o3.Irreps, x: Tensor, normalize: bool, normalization: str = "integral"
+) -> Tensor:
+    """Real spherical harmonics, arguments and conventions of e3nn's function of this name.
+
+    Args:
+        l: degrees (any order, repeats allowed) or irreps made of spherical harmonics.
+        x: vectors [..., 3].
+        normalize: take directions only.
+        normalization: ``component`` |Y_l|² = 2l + 1, ``norm`` |Y_l| = 1, ``integral`` ∫|Y_lm|² = 1.
+
+    Returns:
+        [..., Σ (2l + 1)].
+    """
+    return SphericalHarmonics(l, normalize, normalization)(x)
+
+
+class SphericalHarmonics(torch.nn.Module):
+    """Module form of :func:`spherical_harmonics`; same constructor and attributes as e3nn's."""
+
+    def __init__(
+        self,
+        irreps_out: int | list[int] | str | o3.Irreps,
+        normalize: bool,
+        normalization: str = "integral",
+        irreps_in: o3.Irreps | str | None = None,
+    ) -> None:
+        super().__init__()
+        if normalization not in _NORMALIZATIONS:
+            raise InputError(f"normalization must be one of {', '.join(_NORMALIZATIONS)}, got {normalization!r}")
+        vector = o3.Irreps("1o" if irreps_in is None else irreps_in)
+        if vector not in (o3.Irreps("1x1o"), o3.Irreps("1x1e")):
+            raise InputError(f"irreps_in must be one vector, 1x1o or 1x1e, got {vector}")
+        parity = vector[0].ir.p
+        if isinstance(irreps_out, int):
+            irreps_out = [irreps_out]
+        if isinstance(irreps_out, list):
+            irreps_out = o3.Irreps([(1, (l, parity**l)) for l in irreps_out])
+        self.irreps_in, self.irreps_out = vector, o3.Irreps(irreps_out)
+        for _, ir in self.irreps_out:
+            if ir.p != parity**ir.l:
+                raise InputError(f"{ir} is no spherical harmonic of a {vector[0].ir} vector: its parity must be {parity**ir.l}")
+        self.normalize, self.normalization = normalize, normalization
+        self._ls_list = self.irreps_out.ls
+        self._lmax = max(self._ls_list, default=0)
+        self._is_range_lmax = self._ls_list == list(range(self._lmax + 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., 3] → [..., irreps_out.dim]."""
+        y = _all_degrees(x.reshape(-1, 3), self._lmax, self.normalize)
+        if self.normalization != "component" or not self._is_range_lmax:
+            blocks = [y[:, l * l : (l + 1) ** 2] * self._scale(l) for l in self._ls_list]
+            y = torch.cat(blocks, dim=-1) if blocks else y[:, :0]
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def _scale(self, l: int) -> float:
+        if self.normalization == "component":
+            return 1.0
+        return 1 / math.sqrt(4 * math.pi) if self.normalization == "integral" else 1 / math.sqrt(2 * l + 1)

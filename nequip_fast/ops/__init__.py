@@ -1,0 +1,20 @@
+"""Operators: one file each with signature, shapes, plain-torch definition, fake, autograd and dispatch."""
+
+from nequip_fast.ops.backend import get_backend, set_backend, use_backend
+from nequip_fast.ops.conv import conv
+from nequip_fast.ops.graph import Graph
+from nequip_fast.ops.paths import ConvProblem, Path
+from nequip_fast.ops.segment_sum import segment_sum
+from nequip_fast.ops.spherical_harmonics import spherical_harmonics
+
+__all__ = [
+    "ConvProblem",
+    "Graph",
+    "Path",
+    "conv",
+    "get_backend",
+    "segment_sum",
+    "set_backend",
+    "spherical_harmonics",
+    "use_backend",
+]

@@ -1,0 +1,70 @@
+"""The graph every edge operator takes: edges, and the order in which each end visits them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nequip_fast.errors import InputError
+
+
+class Graph(NamedTuple):
+    """Directed edges j → i and both ways to walk them; all tensors int64 on one device.
+
+    ``receiver_order[receiver_ptr[i]:receiver_ptr[i + 1]]`` are the edges that arrive at node i, and the
+    same with ``sender`` for those that leave node j. Edges may be in any order, repeated, or join a node
+    to itself; nodes may have none. Sorted edges make the walk contiguous in memory, hence faster.
+    """
+
+    receiver: Tensor  # [E]
+    sender: Tensor  # [E]
+    receiver_ptr: Tensor  # [N + 1]
+    receiver_order: Tensor  # [E]
+    sender_ptr: Tensor  # [N + 1]
+    sender_order: Tensor  # [E]
+
+    @property
+    def num_nodes(self) -> int:
+        """N, the number of nodes, those without edges included."""
+        return self.receiver_ptr.shape[0] - 1
+
+    @property
+    def num_edges(self) -> int:
+        """E, the number of directed edges."""
+        return self.receiver.shape[0]
+
+    @classmethod
+    def from_edge_index(cls, edge_index: Tensor, num_nodes: int) -> Graph:
+        """Graph of ``edge_index`` [2, E] (row 0 the receivers, row 1 the senders, as in nequip).
+
+        Raises:
+            InputError: the index is not [2, E] int64, or names a node outside ``0 … num_nodes - 1``.
+        """
+        if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype != torch.int64:
+            raise InputError(
+                f"edge_index must be an int64 tensor [2, E], got {edge_index.dtype} {list(edge_index.shape)}"
+            )
+        if not torch.compiler.is_compiling() and edge_index.numel():
+            low, high = (int(v) for v in torch.aminmax(edge_index))
+            if low < 0 or high >= num_nodes:
+                raise InputError(f"edge_index names node {low if low < 0 else high}, but there are {num_nodes} nodes")
+        receiver, sender = edge_index.unbind(0)
+        return cls(
+            receiver.contiguous(), sender.contiguous(), *_visiting_order(receiver, num_nodes),
+            *_visiting_order(sender, num_nodes),
+        )  # fmt: skip
+
+    def reversed(self) -> Graph:
+        """The same edges pointing the other way (no copy)."""
+        return Graph(
+            self.sender, self.receiver, self.sender_ptr, self.sender_order, self.receiver_ptr, self.receiver_order
+        )
+
+
+def _visiting_order(node: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """(ptr [N + 1], order [E]): the edges of each node, in ascending edge number."""
+    order = torch.argsort(node, stable=True)
+    ptr = torch.searchsorted(node[order], torch.arange(num_nodes + 1, device=node.device))
+    return ptr, order

@@ -1,0 +1,54 @@
+"""``segment_sum``: sum the rows of edges over their receivers, in edge order, without atomics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nequip_fast.errors import InputError
+from nequip_fast.ops import backend
+from nequip_fast.ops.graph import Graph
+
+
+def segment_sum(m: Tensor, graph: Graph) -> Tensor:
+    """``out[i] = Σ_{edges j → i} m[e]``, deterministic, differentiable to any order.
+
+    Args:
+        m: one row per edge [E, d].
+
+    Returns:
+        [N, d]; zero for nodes that no edge reaches.
+
+    Raises:
+        InputError: m has not one row per edge, or the backend chosen by name cannot serve.
+    """
+    if m.dim() != 2 or m.shape[0] != graph.num_edges:
+        raise InputError(f"segment_sum: m must be [{graph.num_edges}, d] for this graph, got {list(m.shape)}")
+    if backend.choose("segment_sum", m, {"cuda": lambda: None, "cpu": lambda: None}) == "reference":
+        return segment_sum_reference(m, graph)
+    return torch.ops.nequip_fast.segment_sum(m, graph.receiver_ptr, graph.receiver_order, graph.receiver)
+
+
+def segment_sum_reference(m: Tensor, graph: Graph) -> Tensor:
+    """The definition in plain torch."""
+    return m.new_zeros(graph.num_nodes, m.shape[1]).index_add(0, graph.receiver, m)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[3])
+
+
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    (receiver,) = ctx.saved_tensors
+    return g[receiver], None, None, None
+
+
+if backend.compiled("segment_sum"):
+
+    @torch.library.register_fake("nequip_fast::segment_sum")
+    def _(m, ptr, order, receiver):
+        return m.new_empty(ptr.shape[0] - 1, m.shape[1])
+
+    torch.library.register_autograd("nequip_fast::segment_sum", _backward, setup_context=_setup)
