@@ -1,0 +1,19 @@
+"""NequIP models: builders with nequip's arguments, files, and the conversion of nequip's checkpoints."""
+
+from nequip_fast.model.builders import FullNequIPGNNModel, NequIPGNNModel, PresetNequIPGNNModel, build_model
+from nequip_fast.model.convert import from_nequip_checkpoint, load_nequip_state_dict
+from nequip_fast.model.graph_model import EdgeGeometry, GraphModel
+from nequip_fast.model.io import load_model, save_model
+
+__all__ = [
+    "EdgeGeometry",
+    "FullNequIPGNNModel",
+    "GraphModel",
+    "NequIPGNNModel",
+    "PresetNequIPGNNModel",
+    "build_model",
+    "from_nequip_checkpoint",
+    "load_model",
+    "load_nequip_state_dict",
+    "save_model",
+]

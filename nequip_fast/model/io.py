@@ -1,0 +1,47 @@
+"""Models on disk: one safetensors file with the configuration in its header. Loading executes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from nequip_fast.errors import InputError
+from nequip_fast.files import load_tensors, save_tensors
+from nequip_fast.model.builders import build_model
+from nequip_fast.model.graph_model import GraphModel
+
+_FORMAT = "nequip_fast.model"
+_VERSION = 1
+
+
+def save_model(path: str | os.PathLike[str], model: GraphModel, extra: Mapping[str, Any] | None = None) -> None:
+    """Write ``model`` to ``path`` in one step.
+
+    Args:
+        extra: JSON-able facts to keep beside it; :func:`load_model` puts them in ``model.extra``.
+    """
+    header = {"format": _FORMAT, "version": _VERSION, "config": model.config, "extra": dict(extra or {})}
+    save_tensors(path, model.state_dict(), header)
+
+
+def load_model(path: str | os.PathLike[str]) -> GraphModel:
+    """The model in ``path``, on the CPU and in evaluation mode.
+
+    Raises:
+        InputError: the file is missing, cut short, no model of ours, or written by a later version.
+    """
+    tensors, header = load_tensors(path)
+    if header.get("format") != _FORMAT:
+        raise InputError(f"{path}: holds {header.get('format', 'something')!r}, not a model")
+    if header.get("version") != _VERSION:
+        raise InputError(
+            f"{path}: format version {header.get('version')}, but this nequip_fast reads {_VERSION}; upgrade it"
+        )
+    model = build_model(header["config"])
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{path}: its weights do not fit its configuration: {error}") from None
+    model.extra = dict(header.get("extra", {}))
+    return model.eval()
