@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from nequip_fast.info import info
+from nequip_fast._info import info
 from nequip_fast.ops.backend import get_backend, set_backend, use_backend
 
 try:

@@ -1,0 +1,207 @@
+#include "cpu/conv/conv.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/conv/kernels.h"
+
+namespace nf {
+namespace {
+
+constexpr int64_t kEdgesPerTask = 64;  // fewer are not worth waking a thread for
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+// Cache-line aligned scratch; contents undefined.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) {
+    const size_t bytes = (std::max<int64_t>(count, 1) * sizeof(T) + 63) / 64 * 64;
+    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+    if (!data_) throw std::bad_alloc();
+  }
+  T* get() const { return data_.get(); }
+
+ private:
+  std::unique_ptr<T, Free> data_;
+};
+
+// How one side's rows (x or out) look channel-last.
+class Layout {
+ public:
+  explicit Layout(int lanes) : lanes_(lanes) {}
+
+  // Channel-last offset of the segment [mul][n] at `offset` of a row; the same segment may come many times.
+  int place(int offset, int n, int mul) {
+    for (const Segment& s : segments_)
+      if (s.offset == offset && s.n == n && s.mul == mul) return s.at;
+    const int padded = (mul + lanes_ - 1) / lanes_ * lanes_;
+    segments_.push_back({offset, n, mul, padded, width_});
+    width_ += n * padded;
+    covered_ += n * mul;
+    return segments_.back().at;
+  }
+
+  template <class T>
+  void to_channels_last(const ConvKernels<T>& kernels, const T* row, T* to) const {
+    for (const Segment& s : segments_) kernels.channels_last(row + s.offset, to + s.at, s.n, s.mul, s.padded);
+  }
+
+  // Elements of the row that no segment covers become zero.
+  template <class T>
+  void to_row(const ConvKernels<T>& kernels, const T* from, T* row, int dim) const {
+    if (covered_ < dim) std::memset(row, 0, sizeof(T) * dim);
+    for (const Segment& s : segments_) kernels.channels_first(from + s.at, row + s.offset, s.n, s.mul, s.padded);
+  }
+
+  int64_t width() const { return width_; }
+
+ private:
+  struct Segment {
+    int offset, n, mul, padded, at;
+  };
+  int lanes_, width_ = 0, covered_ = 0;
+  std::vector<Segment> segments_;
+};
+
+template <class Function>
+struct Step {
+  Function run;
+  PathArgs args;
+};
+
+int64_t grain(const ConvGraph& graph) {
+  return std::max<int64_t>(1, kEdgesPerTask * graph.nodes / std::max<int64_t>(graph.edges, 1));
+}
+
+template <class T>
+Scratch<T> nodes_channels_last(const ConvKernels<T>& kernels, const Layout& layout, int64_t nodes, int dim,
+                               const T* rows, const ParallelFor& parallel) {
+  Scratch<T> all(nodes * layout.width());
+  parallel(nodes, std::max<int64_t>(1, 16384 / std::max(dim, 1)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      layout.to_channels_last(kernels, rows + i * dim, all.get() + i * layout.width());
+  });
+  return all;
+}
+
+template <class T>
+void transpose_harmonics(const T* y, int dim_y, const int64_t* edges, int count, int lanes, T* to) {
+  for (int e = 0; e < count; ++e) {
+    const T* row = y + edges[e] * dim_y;
+    for (int c = 0; c < dim_y; ++c) to[c * lanes + e] = row[c];
+  }
+}
+
+}  // namespace
+
+void check_paths(const std::vector<ConvPath>& paths, const ConvShape& shape) {
+  const auto inside = [](int offset, int size, int dim) { return offset >= 0 && size >= 0 && offset + size <= dim; };
+  for (const ConvPath& p : paths) {
+    const bool degrees = p.l1 >= 0 && p.l1 <= kMaxL && p.l2 >= 0 && p.l2 <= kMaxL && p.l3 >= std::abs(p.l1 - p.l2) &&
+                         p.l3 <= std::min(kMaxL, p.l1 + p.l2);
+    const bool fits = inside(p.x, p.mul * (2 * p.l1 + 1), shape.dim_x) && inside(p.y, 2 * p.l2 + 1, shape.dim_y) &&
+                      inside(p.w, p.mul, shape.dim_w) && inside(p.out, p.mul * (2 * p.l3 + 1), shape.dim_out);
+    if (!degrees || !fits)
+      throw std::invalid_argument("conv: path (" + std::to_string(p.l1) + ", " + std::to_string(p.l2) + ", " +
+                                  std::to_string(p.l3) + ") does not fit the rows given");
+  }
+}
+
+template <class T>
+void conv(const ConvGraph& graph, const ConvShape& shape, const std::vector<ConvPath>& paths, const T* x, const T* y,
+          const T* w, T* out, const ParallelFor& parallel) {
+  const ConvKernels<T>& kernels = conv_kernels<T>();
+  const int lanes = kernels.lanes;
+  Layout layout_x(lanes), layout_out(lanes);
+  std::vector<Step<typename ConvKernels<T>::Gather>> steps;
+  for (const ConvPath& p : paths)
+    steps.push_back({kernels.gather[p.l1][p.l2][p.l3],
+                     {p.mul, layout_x.place(p.x, 2 * p.l1 + 1, p.mul), p.y, p.w,
+                      layout_out.place(p.out, 2 * p.l3 + 1, p.mul), p.coefficient}});
+  const Scratch<T> x_last = nodes_channels_last(kernels, layout_x, shape.nodes_x, shape.dim_x, x, parallel);
+
+  parallel(graph.nodes, grain(graph), [&](int64_t begin, int64_t end) {
+    Scratch<T> sums(layout_out.width()), harmonics(shape.dim_y * lanes);
+    std::vector<const T*> x_rows(lanes), w_rows(lanes);
+    std::fill_n(harmonics.get(), shape.dim_y * lanes, T(0));
+    for (int64_t i = begin; i < end; ++i) {
+      std::fill_n(sums.get(), layout_out.width(), T(0));
+      for (int64_t first = graph.ptr[i]; first < graph.ptr[i + 1]; first += lanes) {
+        const int64_t* edges = graph.order + first;
+        const int count = int(std::min<int64_t>(lanes, graph.ptr[i + 1] - first));
+        transpose_harmonics(y, shape.dim_y, edges, count, lanes, harmonics.get());
+        for (int e = 0; e < count; ++e) {
+          x_rows[e] = x_last.get() + graph.from[edges[e]] * layout_x.width();
+          w_rows[e] = w + edges[e] * shape.dim_w;
+        }
+        const GatherTile<T> tile{{count, harmonics.get(), x_rows.data(), w_rows.data()}, sums.get()};
+        for (const auto& step : steps) step.run(tile, step.args);
+      }
+      layout_out.to_row(kernels, sums.get(), out + i * shape.dim_out, shape.dim_out);
+    }
+  });
+}
+
+template <class T>
+void conv_edge_grad(const ConvGraph& graph, const ConvShape& shape, const std::vector<ConvPath>& paths, const T* x,
+                    const T* g, const T* y, const T* w, T* dy, T* dw, const ParallelFor& parallel) {
+  const ConvKernels<T>& kernels = conv_kernels<T>();
+  const int lanes = kernels.lanes;
+  Layout layout_x(lanes), layout_out(lanes);
+  std::vector<Step<typename ConvKernels<T>::Edge>> steps;
+  int weights_covered = 0;
+  for (const ConvPath& p : paths) {
+    steps.push_back({kernels.edge[p.l1][p.l2][p.l3],
+                     {p.mul, layout_x.place(p.x, 2 * p.l1 + 1, p.mul), p.y, p.w,
+                      layout_out.place(p.out, 2 * p.l3 + 1, p.mul), p.coefficient}});
+    weights_covered += p.mul;
+  }
+  const Scratch<T> x_last = nodes_channels_last(kernels, layout_x, shape.nodes_x, shape.dim_x, x, parallel);
+
+  parallel(graph.nodes, grain(graph), [&](int64_t begin, int64_t end) {
+    const int64_t partial_row = int64_t(shape.dim_y) * lanes;
+    Scratch<T> g_last(layout_out.width()), harmonics(partial_row), partial(partial_row * lanes);
+    std::vector<const T*> x_rows(lanes), w_rows(lanes);
+    std::vector<T*> dw_rows(lanes);
+    std::fill_n(harmonics.get(), partial_row, T(0));
+    for (int64_t i = begin; i < end; ++i) {
+      layout_out.to_channels_last(kernels, g + i * shape.dim_out, g_last.get());
+      for (int64_t first = graph.ptr[i]; first < graph.ptr[i + 1]; first += lanes) {
+        const int64_t* edges = graph.order + first;
+        const int count = int(std::min<int64_t>(lanes, graph.ptr[i + 1] - first));
+        transpose_harmonics(y, shape.dim_y, edges, count, lanes, harmonics.get());
+        std::fill_n(partial.get(), partial_row * count, T(0));
+        for (int e = 0; e < count; ++e) {
+          x_rows[e] = x_last.get() + graph.from[edges[e]] * layout_x.width();
+          w_rows[e] = w + edges[e] * shape.dim_w;
+          dw_rows[e] = dw + edges[e] * shape.dim_w;
+          if (weights_covered < shape.dim_w) std::fill_n(dw_rows[e], shape.dim_w, T(0));
+        }
+        const EdgeTile<T> tile{{count, harmonics.get(), x_rows.data(), w_rows.data()},
+                               g_last.get(), dw_rows.data(), partial.get(), shape.dim_y};
+        for (const auto& step : steps) step.run(tile, step.args);
+        for (int e = 0; e < count; ++e)
+          kernels.sum_dy(partial.get() + e * partial_row, dy + edges[e] * shape.dim_y, shape.dim_y);
+      }
+    }
+  });
+}
+
+#define NF_INSTANTIATE(T)                                                                                             \
+  template void conv<T>(const ConvGraph&, const ConvShape&, const std::vector<ConvPath>&, const T*, const T*,         \
+                        const T*, T*, const ParallelFor&);                                                            \
+  template void conv_edge_grad<T>(const ConvGraph&, const ConvShape&, const std::vector<ConvPath>&, const T*,         \
+                                  const T*, const T*, const T*, T*, T*, const ParallelFor&);
+NF_INSTANTIATE(float)
+NF_INSTANTIATE(double)
+
+}  // namespace nf

@@ -1,0 +1,85 @@
+// The kernel table of one instruction set, and the changes of layout at its boundary.
+#include "cpu/conv/kernels.h"
+
+#include "cpu/simd.h"
+
+namespace nf::NF_ISA {
+
+template <class T, int l1>
+void fill(ConvKernels<T>&);  // fill.cpp
+
+namespace {
+
+template <class T, int n>
+void channels_last(const T* from, T* to, int mul, int padded) {
+  for (int m = 0; m < n; ++m) {
+    for (int u = 0; u < mul; ++u) to[m * padded + u] = from[u * n + m];
+    for (int u = mul; u < padded; ++u) to[m * padded + u] = 0;
+  }
+}
+
+template <class T, int n>
+void channels_first(const T* from, T* to, int mul, int padded) {
+  for (int u = 0; u < mul; ++u)
+    for (int m = 0; m < n; ++m) to[u * n + m] = from[m * padded + u];
+}
+
+template <class T>
+void any_channels_last(const T* from, T* to, int n, int mul, int padded) {
+  switch (n) {
+    case 1: return channels_last<T, 1>(from, to, mul, padded);
+    case 3: return channels_last<T, 3>(from, to, mul, padded);
+    case 5: return channels_last<T, 5>(from, to, mul, padded);
+    case 7: return channels_last<T, 7>(from, to, mul, padded);
+    case 9: return channels_last<T, 9>(from, to, mul, padded);
+  }
+}
+
+template <class T>
+void any_channels_first(const T* from, T* to, int n, int mul, int padded) {
+  switch (n) {
+    case 1: return channels_first<T, 1>(from, to, mul, padded);
+    case 3: return channels_first<T, 3>(from, to, mul, padded);
+    case 5: return channels_first<T, 5>(from, to, mul, padded);
+    case 7: return channels_first<T, 7>(from, to, mul, padded);
+    case 9: return channels_first<T, 9>(from, to, mul, padded);
+  }
+}
+
+template <class T>
+void sum_dy(const T* partial, T* dy, int components) {
+  for (int c = 0; c < components; ++c) dy[c] = sum_lanes<T>(load(partial + c * kLanes<T>));
+}
+
+static_assert(kMaxL == 4, "the switches above end at n = 2 · kMaxL + 1");
+
+template <class T>
+ConvKernels<T> make() {
+  ConvKernels<T> kernels{};
+  kernels.lanes = kLanes<T>;
+  fill<T, 0>(kernels);
+  fill<T, 1>(kernels);
+  fill<T, 2>(kernels);
+  fill<T, 3>(kernels);
+  fill<T, 4>(kernels);
+  kernels.channels_last = any_channels_last<T>;
+  kernels.channels_first = any_channels_first<T>;
+  kernels.sum_dy = sum_dy<T>;
+  return kernels;
+}
+
+}  // namespace
+
+template <>
+const ConvKernels<float>& conv_kernels<float>() {
+  static const ConvKernels<float> kernels = make<float>();
+  return kernels;
+}
+
+template <>
+const ConvKernels<double>& conv_kernels<double>() {
+  static const ConvKernels<double> kernels = make<double>();
+  return kernels;
+}
+
+}  // namespace nf::NF_ISA

@@ -1,0 +1,88 @@
+// Vectors as wide as the instruction set this file is compiled for: NF_ISA is avx512, avx2 or plain.
+//
+// Everything lives in namespace nf::NF_ISA, so that the linker can never hand a function compiled for a newer
+// instruction set to older code.
+#pragma once
+
+#include <cstdint>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace nf::NF_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+inline constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+template <class T>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(kVectorBytes)));
+};
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+template <class T>
+inline Vec<T> load(const T* p) {
+  Vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+inline void store(T* p, Vec<T> v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+// The first n lanes; the rest are zero on load and untouched on store.
+#if defined(__AVX512F__)
+inline Vec<float> load_some(const float* p, int n) {
+  return (Vec<float>)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+}
+inline Vec<double> load_some(const double* p, int n) {
+  return (Vec<double>)_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p);
+}
+inline void store_some(float* p, Vec<float> v, int n) {
+  _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+}
+inline void store_some(double* p, Vec<double> v, int n) {
+  _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), (__m512d)v);
+}
+#else
+template <class T>
+inline Vec<T> load_some(const T* p, int n) {
+  Vec<T> v{};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+template <class T>
+inline void store_some(T* p, Vec<T> v, int n) {
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+}
+#endif
+
+template <class T>
+inline Vec<T> load(const T* p, int n) {
+  return n >= kLanes<T> ? load(p) : load_some(p, n);
+}
+template <class T>
+inline void store(T* p, Vec<T> v, int n) {
+  n >= kLanes<T> ? store(p, v) : store_some(p, v, n);
+}
+
+template <class T>
+inline T sum_lanes(Vec<T> v) {
+  T part[kLanes<T>];
+  store(part, v);
+  for (int half = kLanes<T> / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
+}
+
+}  // namespace nf::NF_ISA

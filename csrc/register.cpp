@@ -1,0 +1,267 @@
+// Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers.
+// LibTorch's stable ABI only: one binary serves torch 2.10 and later, any Python, CPU or CUDA builds of torch.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <tuple>
+
+#include "cpu/conv/conv.h"
+#include "cpu/isa.h"
+#include "cpu/segment_sum/segment_sum.h"
+#include "cpu/spherical_harmonics/harmonics.h"
+#if defined(NF_CUDA)
+#include "cuda/segment_sum/segment_sum.h"
+// Only CUDA builds of torch define it; weak, so that the library loads in CPU builds too.
+#pragma weak aoti_torch_get_current_cuda_stream
+extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
+#endif
+
+namespace nf {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kRowsPerTask = 2048;  // rows of a few columns: fewer are not worth waking a thread for
+
+void parallel(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+  torch::stable::parallel_for(0, n, grain, body);
+}
+
+template <class F>
+auto by_dtype(const Tensor& tensor, const char* op, F&& f) {
+  if (tensor.scalar_type() == ScalarType::Float) return f(float{});
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Double, op, ": tensors must be float32 or float64");
+  return f(double{});
+}
+
+void check_rows(const Tensor& tensor, int64_t rows, ScalarType dtype, const char* name) {
+  STD_TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) == rows && tensor.scalar_type() == dtype && tensor.is_cpu(), name,
+                  " must be a CPU tensor of ", rows, " rows and the dtype of the others");
+}
+
+void check_index(const Tensor& tensor, int64_t length, const char* name) {
+  STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == length && tensor.scalar_type() == ScalarType::Long, name,
+                  " must be an int64 tensor [", length, "]");
+}
+
+// --- conv ---
+
+std::vector<ConvPath> paths_of(const std::vector<int64_t>& numbers, const std::vector<double>& coefficients) {
+  STD_TORCH_CHECK(numbers.size() == 8 * coefficients.size(), "conv: a path is eight integers and one coefficient");
+  std::vector<ConvPath> paths;
+  for (size_t k = 0; k < coefficients.size(); ++k) {
+    const int64_t* n = numbers.data() + 8 * k;
+    paths.push_back({int(n[0]), int(n[1]), int(n[2]), int(n[3]), int(n[4]), int(n[5]), int(n[6]), int(n[7]),
+                     coefficients[k]});
+  }
+  return paths;
+}
+
+struct ConvInputs {
+  Tensor x, y, w, sender, ptr, order;
+  ConvGraph graph;
+  ConvShape shape;
+  std::vector<ConvPath> paths;
+
+  ConvInputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const Tensor& sender_, const Tensor& ptr_,
+             const Tensor& order_, const std::vector<int64_t>& numbers, const std::vector<double>& coefficients,
+             int64_t dim_out)
+      : x(torch::stable::contiguous(x_)), y(torch::stable::contiguous(y_)), w(torch::stable::contiguous(w_)),
+        sender(torch::stable::contiguous(sender_)), ptr(torch::stable::contiguous(ptr_)),
+        order(torch::stable::contiguous(order_)), paths(paths_of(numbers, coefficients)) {
+    const int64_t edges = sender.numel(), nodes = ptr.numel() - 1;
+    check_index(sender, edges, "conv: sender");
+    check_index(order, edges, "conv: receiver_order");
+    check_index(ptr, nodes + 1, "conv: receiver_ptr");
+    check_rows(x, x.size(0), x.scalar_type(), "conv: x");
+    check_rows(y, edges, x.scalar_type(), "conv: y");
+    check_rows(w, edges, x.scalar_type(), "conv: w");
+    graph = {nodes, edges, sender.const_data_ptr<int64_t>(), ptr.const_data_ptr<int64_t>(),
+             order.const_data_ptr<int64_t>()};
+    shape = {x.size(0), int(x.size(1)), int(y.size(1)), int(w.size(1)), int(dim_out)};
+    check_paths(paths, shape);
+  }
+};
+
+// The graph's other half (receiver, sender_ptr, sender_order) is in the schema for the derivative with respect to x.
+Tensor conv_cpu(Tensor x, Tensor y, Tensor w, Tensor, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor,
+                Tensor, std::vector<int64_t> paths, std::vector<double> coefficients, int64_t dim_out) {
+  const ConvInputs in(x, y, w, sender, receiver_ptr, receiver_order, paths, coefficients, dim_out);
+  Tensor out = torch::stable::new_empty(in.x, {in.graph.nodes, dim_out});
+  by_dtype(in.x, "conv", [&](auto t) {
+    using T = decltype(t);
+    conv<T>(in.graph, in.shape, in.paths, in.x.const_data_ptr<T>(), in.y.const_data_ptr<T>(), in.w.const_data_ptr<T>(),
+            out.mutable_data_ptr<T>(), parallel);
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor> conv_edge_grad_cpu(Tensor x, Tensor g, Tensor y, Tensor w, Tensor, Tensor sender,
+                                              Tensor receiver_ptr, Tensor receiver_order, Tensor, Tensor,
+                                              std::vector<int64_t> paths, std::vector<double> coefficients) {
+  const Tensor cotangent = torch::stable::contiguous(g);
+  const ConvInputs in(x, y, w, sender, receiver_ptr, receiver_order, paths, coefficients, cotangent.size(1));
+  check_rows(cotangent, in.graph.nodes, in.x.scalar_type(), "conv: g");
+  Tensor dy = torch::stable::new_empty(in.y, {in.graph.edges, in.y.size(1)});
+  Tensor dw = torch::stable::new_empty(in.w, {in.graph.edges, in.w.size(1)});
+  by_dtype(in.x, "conv_edge_grad", [&](auto t) {
+    using T = decltype(t);
+    conv_edge_grad<T>(in.graph, in.shape, in.paths, in.x.const_data_ptr<T>(), cotangent.const_data_ptr<T>(),
+                      in.y.const_data_ptr<T>(), in.w.const_data_ptr<T>(), dy.mutable_data_ptr<T>(),
+                      dw.mutable_data_ptr<T>(), parallel);
+  });
+  return {dy, dw};
+}
+
+// --- spherical harmonics ---
+
+int degree_of(int64_t dim) {
+  int l_max = 0;
+  while ((l_max + 1) * (l_max + 1) < dim) ++l_max;
+  STD_TORCH_CHECK((l_max + 1) * (l_max + 1) == dim && l_max <= kMaxHarmonicDegree,
+                  "harmonics: rows must have (l + 1)² components with l up to 11, got ", dim);
+  return l_max;
+}
+
+Tensor solid_harmonics_cpu(Tensor vectors, int64_t l_max) {
+  const Tensor r = torch::stable::contiguous(vectors);
+  const int64_t rows = r.size(0);
+  check_rows(r, rows, r.scalar_type(), "solid_harmonics: vectors");
+  STD_TORCH_CHECK(r.size(1) == 3 && l_max >= 0 && l_max <= kMaxHarmonicDegree,
+                  "solid_harmonics: vectors must be [E, 3] and l_max 0 to 11");
+  Tensor y = torch::stable::new_empty(r, {rows, (l_max + 1) * (l_max + 1)});
+  by_dtype(r, "solid_harmonics", [&](auto t) {
+    using T = decltype(t);
+    const T* from = r.const_data_ptr<T>();
+    T* to = y.mutable_data_ptr<T>();
+    parallel(rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+      harmonic_kernels<T>().harmonics(HarmonicTables::get(), int(l_max), from, to, begin, end);
+    });
+  });
+  return y;
+}
+
+enum class Contraction { vjp, jvp, pull };
+
+template <Contraction kind>
+Tensor contract_cpu(Tensor first, Tensor second) {
+  const Tensor a = torch::stable::contiguous(first), b = torch::stable::contiguous(second);
+  const int64_t rows = a.size(0), dim = a.size(1);
+  const int l_max = degree_of(dim);
+  check_rows(a, rows, a.scalar_type(), "harmonics: first operand");
+  check_rows(b, rows, a.scalar_type(), "harmonics: second operand");
+  STD_TORCH_CHECK(b.size(1) == (kind == Contraction::vjp ? dim : 3), "harmonics: second operand has the wrong width");
+  Tensor out = torch::stable::new_empty(a, {rows, kind == Contraction::vjp ? 3 : dim});
+  by_dtype(a, "harmonics", [&](auto t) {
+    using T = decltype(t);
+    const HarmonicKernels<T>& kernels = harmonic_kernels<T>();
+    const auto run = kind == Contraction::vjp ? kernels.vjp : kind == Contraction::jvp ? kernels.jvp : kernels.pull;
+    const T *left = a.const_data_ptr<T>(), *right = b.const_data_ptr<T>();
+    T* to = out.mutable_data_ptr<T>();
+    parallel(rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+      run(HarmonicTables::get().gradient[l_max], int(dim), left, right, to, begin, end);
+    });
+  });
+  return out;
+}
+
+// --- segment_sum ---
+
+Tensor segment_sum_cpu(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
+  const Tensor m = torch::stable::contiguous(m_), ptr = torch::stable::contiguous(ptr_),
+               order = torch::stable::contiguous(order_);
+  check_index(order, m.size(0), "segment_sum: receiver_order");
+  check_index(ptr, ptr.numel(), "segment_sum: receiver_ptr");
+  const int64_t nodes = ptr.numel() - 1, dim = m.size(1);
+  Tensor out = torch::stable::new_empty(m, {nodes, dim});
+  by_dtype(m, "segment_sum", [&](auto t) {
+    using T = decltype(t);
+    const T* from = m.const_data_ptr<T>();
+    T* to = out.mutable_data_ptr<T>();
+    const int64_t *starts = ptr.const_data_ptr<int64_t>(), *edges = order.const_data_ptr<int64_t>();
+    parallel(nodes, 16, [&](int64_t begin, int64_t end) { segment_sum(from, starts, edges, to, dim, begin, end); });
+  });
+  return out;
+}
+
+#if defined(NF_CUDA)
+Tensor segment_sum_cuda(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "segment_sum: this torch was built without CUDA");
+  const Tensor m = torch::stable::contiguous(m_), ptr = torch::stable::contiguous(ptr_),
+               order = torch::stable::contiguous(order_);
+  check_index(order, m.size(0), "segment_sum: receiver_order");
+  check_index(ptr, ptr.numel(), "segment_sum: receiver_ptr");
+  const int64_t nodes = ptr.numel() - 1, dim = m.size(1);
+  Tensor out = torch::stable::new_empty(m, {nodes, dim});
+  void* stream = nullptr;
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(m.get_device_index(), &stream) == 0, "segment_sum: no CUDA stream");
+  by_dtype(m, "segment_sum", [&](auto t) {
+    using T = decltype(t);
+    const int error = cuda::segment_sum<T>(m.const_data_ptr<T>(), ptr.const_data_ptr<int64_t>(),
+                                           order.const_data_ptr<int64_t>(), out.mutable_data_ptr<T>(), nodes, dim,
+                                           stream);
+    STD_TORCH_CHECK(error == 0, "segment_sum: CUDA error ", error);
+  });
+  return out;
+}
+#endif
+
+// --- what this build is ---
+
+std::string build_info() {
+  std::string info = "cpu";
+#if defined(NF_X86)
+  info += " (plain, avx2, avx512)";
+#else
+  info += " (plain)";
+#endif
+#if defined(NF_CUDA)
+  info += ", cuda (" NF_CUDA ")";
+#endif
+  return info;
+}
+
+}  // namespace
+}  // namespace nf
+
+STABLE_TORCH_LIBRARY(nequip_fast, lib) {
+  lib.def(
+      "conv(Tensor x, Tensor y, Tensor w, Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, "
+      "Tensor sender_ptr, Tensor sender_order, int[] paths, float[] coefficients, SymInt dim_out) -> Tensor");
+  lib.def(
+      "conv_edge_grad(Tensor x, Tensor g, Tensor y, Tensor w, Tensor receiver, Tensor sender, Tensor receiver_ptr, "
+      "Tensor receiver_order, Tensor sender_ptr, Tensor sender_order, int[] paths, float[] coefficients) "
+      "-> (Tensor, Tensor)");
+  lib.def("solid_harmonics(Tensor vectors, int l_max) -> Tensor");
+  lib.def("harmonics_vjp(Tensor y, Tensor g) -> Tensor");
+  lib.def("harmonics_jvp(Tensor y, Tensor c) -> Tensor");
+  lib.def("harmonics_pull(Tensor g, Tensor c) -> Tensor");
+  lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
+  lib.def("build_info() -> str");
+  lib.def("cpu_isa() -> str");
+  lib.def("set_cpu_isa(str name) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CPU, lib) {
+  lib.impl("conv", TORCH_BOX(&nf::conv_cpu));
+  lib.impl("conv_edge_grad", TORCH_BOX(&nf::conv_edge_grad_cpu));
+  lib.impl("solid_harmonics", TORCH_BOX(&nf::solid_harmonics_cpu));
+  lib.impl("harmonics_vjp", TORCH_BOX(&nf::contract_cpu<nf::Contraction::vjp>));
+  lib.impl("harmonics_jvp", TORCH_BOX(&nf::contract_cpu<nf::Contraction::jvp>));
+  lib.impl("harmonics_pull", TORCH_BOX(&nf::contract_cpu<nf::Contraction::pull>));
+  lib.impl("segment_sum", TORCH_BOX(&nf::segment_sum_cpu));
+}
+
+#if defined(NF_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CUDA, lib) { lib.impl("segment_sum", TORCH_BOX(&nf::segment_sum_cuda)); }
+#endif
+
+STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CompositeExplicitAutograd, lib) {
+  lib.impl("build_info", TORCH_BOX(&nf::build_info));
+  lib.impl("cpu_isa", TORCH_BOX(&nf::isa_name));
+  lib.impl("set_cpu_isa", TORCH_BOX(&nf::set_isa));
+}
