@@ -1,0 +1,143 @@
+"""The learning curve and the parity plot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nequip_fast.errors import require
+from nequip_fast.files import atomic_path
+
+_BLUE, _ORANGE, _GREY = "#2a6fbb", "#e07b28", "#8a8a8a"
+
+
+def learning_curve(
+    rows: Sequence[Mapping[str, float]], path: str | os.PathLike[str], trivial: Mapping[str, float] | None = None
+) -> None:
+    """Loss, force error, energy error and learning rate against the epoch, on logarithmic axes.
+
+    Args:
+        rows: of metrics.csv.
+        path: PNG file to write.
+        trivial: ``energy_mae`` [eV/atom] and ``forces_mae`` [eV/Å] of the trivial predictor, drawn as a dashed line.
+    """
+    figure, axes = _figure(1, 3, (12, 3.6))
+    epochs = [row["epoch"] for row in rows]
+    axes[0].plot(epochs, [row["train_loss"] for row in rows], color=_ORANGE, label="training")
+    axes[0].plot(epochs, [row["val_loss"] for row in rows], color=_BLUE, label="validation (averaged weights)")
+    axes[0].set_ylabel("loss (eV²)")
+    for axis, name, unit in ((axes[1], "forces", "meV/Å"), (axes[2], "energy", "meV/atom")):
+        for kind, color in (("rmse", _ORANGE), ("mae", _BLUE)):
+            values = [1000 * row[f"val_{name}_{kind}"] for row in rows]
+            axis.plot(epochs, values, color=color, label=f"{kind.upper()}, best {min(values):.3g} {unit}")
+        axis.set_ylabel(f"validation error of {'the energy' if name == 'energy' else 'forces'} ({unit})")
+        if trivial and trivial.get(f"{name}_mae"):
+            value = 1000 * trivial[f"{name}_mae"]
+            axis.axhline(value, color=_GREY, ls="--", lw=1, label=f"trivial MAE, {value:.3g} {unit}")
+    for axis in axes:
+        axis.set_yscale("log")
+        axis.set_xlabel("epoch")
+        axis.legend(frameon=False, fontsize=8)
+        axis.grid(alpha=0.25, which="both", lw=0.5)
+    rate = axes[0].twinx()
+    rate.plot(epochs, [row["learning_rate"] for row in rows], color=_GREY, lw=0.8, ls=":")
+    rate.set_yscale("log")
+    rate.set_ylabel("learning rate (dotted)", color=_GREY)
+    rate.spines["right"].set_visible(True)
+    rate.tick_params(axis="y", colors=_GREY, which="both")
+    _save(figure, path)
+
+
+def parity_plot(
+    energy: tuple[NDArray[Any], NDArray[Any]],
+    forces: tuple[NDArray[Any], NDArray[Any]],
+    elements: NDArray[Any],
+    errors: Mapping[str, float],
+    path: str | os.PathLike[str],
+) -> None:
+    """Predicted against reference energies per atom and force components, and the force errors below.
+
+    Args:
+        energy: reference and predicted, [B], eV/atom.
+        forces: reference and predicted, [N, 3], eV/Å.
+        elements: symbol of each atom, [N].
+        errors: of :meth:`nequip_fast.train.metrics.ErrorSums.result`, quoted in the panels.
+        path: PNG file to write.
+    """
+    figure, axes = _figure(1, 3, (12.5, 4.0))
+    reference, predicted = energy
+    offset = float(np.mean(reference))
+    _diagonal(axes[0], 1000 * (reference - offset), 1000 * (predicted - offset), _BLUE, None)
+    axes[0].set_xlabel(f"reference energy − {offset:.3f} eV (meV/atom)")
+    axes[0].set_ylabel("predicted (meV/atom)")
+    _quote(axes[0], "energy per atom", errors, "energy", "meV/atom")
+
+    reference, predicted = forces
+    colors = _element_colors(elements)
+    for symbol, color in colors.items():
+        chosen = elements == symbol
+        _diagonal(axes[1], reference[chosen].ravel(), predicted[chosen].ravel(), color, symbol)
+    axes[1].set_xlabel("reference force component (eV/Å)")
+    axes[1].set_ylabel("predicted (eV/Å)")
+    axes[1].legend(frameon=False, fontsize=9, loc="lower right", markerscale=3, handletextpad=0.2)
+    _quote(axes[1], "forces", errors, "forces", "meV/Å")
+
+    error = 1000 * (predicted - reference)
+    width = float(np.quantile(np.abs(error), 0.995)) or 1.0
+    bins = np.linspace(-width, width, 61)
+    for symbol, color in colors.items():
+        values = error[elements == symbol].ravel()
+        axes[2].hist(values, bins, histtype="step", color=color, density=True, lw=1.4, label=symbol)
+    axes[2].axvline(0, color=_GREY, lw=0.8)
+    axes[2].set_xlabel("error of force component (meV/Å)")
+    axes[2].set_ylabel("probability density (Å/meV)")
+    axes[2].legend(frameon=False, fontsize=9)
+    axes[2].set_title("force errors", fontsize=10)
+    _save(figure, path)
+
+
+def _diagonal(axis: Any, x: NDArray[Any], y: NDArray[Any], color: str, label: str | None) -> None:
+    many = max(1.0, len(x) / 500)
+    axis.scatter(x, y, s=max(2.0, 14 / many**0.5), color=color, alpha=max(0.15, 0.7 / many**0.3), lw=0, label=label)
+    both = np.concatenate([x, y, *([axis.get_xlim()] if axis.lines else [])])
+    low, high = float(both.min()), float(both.max())
+    margin = 0.04 * (high - low) or 1.0
+    limits = (low, high) if axis.lines else (low - margin, high + margin)
+    for line in list(axis.lines):
+        line.remove()
+    axis.plot(limits, limits, color=_GREY, lw=0.8, zorder=0)
+    axis.set_xlim(limits)
+    axis.set_ylim(limits)
+    axis.set_aspect("equal")
+
+
+def _quote(axis: Any, title: str, errors: Mapping[str, float], name: str, unit: str) -> None:
+    axis.set_title(title, fontsize=10)
+    text = "\n".join(f"{kind.upper()} {1000 * errors[f'{name}_{kind}']:.3g} {unit}" for kind in ("mae", "rmse"))
+    axis.text(0.04, 0.96, text, transform=axis.transAxes, va="top", fontsize=9)
+
+
+def _element_colors(elements: NDArray[Any]) -> dict[str, Any]:
+    from matplotlib import colormaps
+
+    symbols, counts = np.unique(elements, return_counts=True)
+    order = [str(symbol) for symbol in symbols[np.argsort(-counts)]]  # the most frequent first, so at the bottom
+    return {symbol: colormaps["tab10"](index % 10) for index, symbol in enumerate(order)}
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """A figure without pyplot, so that no window system and no global state is involved."""
+    figure = require("matplotlib.figure", "train").Figure(figsize=size, layout="constrained", dpi=150)
+    axes = figure.subplots(rows, columns)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
