@@ -88,7 +88,8 @@ def NequIPGNNModel(
         raise InputError(f"num_features={muls} must have l_max + 1 = {l_max + 1} entries, one per degree")
     if min(muls) < 1:
         raise InputError(f"num_features={muls}: every degree needs at least one channel; lower l_max instead")
-    hidden = Irreps([(muls[l], (l, p)) for l in range(l_max + 1) for p in ((1, -1) if parity else ((-1) ** l,))])
+    parities = [(1, -1) if parity else ((-1) ** degree,) for degree in range(l_max + 1)]
+    hidden = Irreps([(muls[degree], (degree, p)) for degree in range(l_max + 1) for p in parities[degree]])
     _check_arguments(NequIPGNNModel, given)
     model = FullNequIPGNNModel(
         irreps_edge_sh=Irreps.spherical_harmonics(l_max),
@@ -147,7 +148,8 @@ def FullNequIPGNNModel(
         feature_irreps_hidden: irreps of the features, per layer; the last has scalars only.
         irreps_edge_sh: spherical harmonics on the edges, or their l_max.
         type_embed_num_features: length of the type embedding.
-        categorical_graph_field_embed: integers per structure to embed as well, see :class:`nequip_fast.nn.TypeEmbedding`.
+        categorical_graph_field_embed: integers per structure to embed as well, see
+            :class:`nequip_fast.nn.TypeEmbedding`.
         readout_mlp_hidden_layers_depth, readout_mlp_hidden_layers_width, readout_mlp_nonlinearity: the readout;
             width None: that of the last layer.
         per_edge_type_cutoff: shorter cutoffs by type of centre and neighbour, ``{"H": 2.0, "C": {"H": 3.0}}``.

@@ -149,17 +149,14 @@ def _apply_modifier(config: dict[str, Any], modifier: Mapping[str, Any]) -> None
     elif name == "modify_PerTypeScaleShift":
         for quantity in ("scales", "shifts"):
             key = f"per_type_energy_{quantity}"
-            config[key] = _per_type(config.get(key), arguments.get(quantity), config["type_names"])
+            old, new = config.get(key), arguments.get(quantity)
+            config[key] = _per_type(old, config["type_names"]) | _per_type(new, config["type_names"])
             config[f"{key}_trainable"] = bool(arguments.get(f"{quantity}_trainable", False))
     else:
         raise InputError(f"the checkpoint's model has the modifier {name!r}, which cannot be converted")
 
 
-def _per_type(old: Any, new: Any, type_names: list[str]) -> dict[str, float]:
-    """``old`` with the values of ``new`` in place of its own; the numbers themselves come with the weights."""
-    values = {}
-    for update in (old, new):
-        values.update(update if isinstance(update, Mapping) else dict.fromkeys(type_names, update or 0.0))
-        if new is None:
-            break
-    return values
+def _per_type(values: Any, type_names: list[str]) -> dict[str, float]:
+    if values is None:
+        return {}
+    return dict(values) if isinstance(values, Mapping) else dict.fromkeys(type_names, values)

@@ -46,6 +46,7 @@ class GraphModel(nn.Module, ABC):
         r_max: largest cutoff, Å.
         model_dtype: precision of the network; geometry and energies are float64.
         config: JSON-able dict that rebuilds the model with ``build_model``.
+        extra: facts that came with the model's file, see ``load_model``.
         do_derivatives: whether ``forward`` gives forces and stress.
     """
 
@@ -56,6 +57,7 @@ class GraphModel(nn.Module, ABC):
         self.model_dtype = model_dtype
         self.do_derivatives = do_derivatives
         self.config: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
 
     @abstractmethod
     def atomic_energies(self, geometry: EdgeGeometry) -> Tensor:

@@ -38,10 +38,10 @@ class Gate(nn.Module):
         order = sorted(range(len(parts)), key=lambda i: (parts[i].ir, i))
         self.irreps_in = Irreps([parts[i] for i in order]).simplify()
         gate_output_parity = output_parity(gate_activations[gate_parity], gate_parity)
-        # not merged: the next layer's weights are one block per irrep as given
+        # scalars stay apart as given, as in e3nn: the next layer has weights for each block
         self.irreps_out = Irreps(
             [(mul, (0, output_parity(scalar_activations[ir.p], ir.p))) for mul, ir in irreps_scalars]
-            + [(mul, (ir.l, ir.p * gate_output_parity)) for mul, ir in irreps_gated]
+            + [(mul, (ir.l, ir.p * gate_output_parity)) for mul, ir in self.irreps_gated]
         )
         # Neighbouring parts with the same activation are one piece, so that it is applied once.
         names = [scalar_activations[ir.p] for _, ir in self.irreps_scalars]

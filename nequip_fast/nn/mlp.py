@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +79,7 @@ class ScalarMLP(nn.Module):
         dims = [dim_in, *[width or 0] * depth, dim_out]
         gain = 1.0 if nonlinearity is None else math.sqrt(2.0)
         layers = [
-            ScaledLinear(a, b, (gain if i else 1.0) / math.sqrt(a), dtype)
-            for i, (a, b) in enumerate(zip(dims, dims[1:], strict=False))
+            ScaledLinear(a, b, (gain if i else 1.0) / math.sqrt(a), dtype) for i, (a, b) in enumerate(pairwise(dims))
         ]
         self.mlp: nn.Module
         if nonlinearity is None and len(layers) > 1:

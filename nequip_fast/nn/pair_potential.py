@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from nequip_fast.errors import InputError, nearest
 from nequip_fast.nn.radial import check_cutoff_exponent, polynomial_cutoff
 
-_SYMBOLS = (
+_TABLE = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
     "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
-    "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
-).split()
+    "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv "
+    "Ts Og"
+)
+_SYMBOLS = _TABLE.split()
 
 # e²/(4 π ε0) in the energy · length of the unit systems of LAMMPS, with its digits
 _COULOMB = {"metal": 14.399645, "real": 332.06371}  # eV Å, kcal/mol Å

@@ -76,7 +76,7 @@ class EdgeLengthNormalizer(nn.Module):
         self._rmax_recip: Tensor
 
     def forward(self, lengths: Tensor, types: Tensor, edge_index: Tensor) -> Tensor:
-        """Lengths [E, 1] of edges [2, E] (row 0 the centre) between atoms of ``types`` [N] -> [E, 1], 1 at the cutoff."""
+        """Lengths [E, 1] of edges [2, E] (row 0 the centre), atoms of ``types`` [N] -> [E, 1], 1 at the cutoff."""
         if not self.per_edge_type:
             return lengths * self._rmax_recip
         centre, neighbour = types[edge_index]
