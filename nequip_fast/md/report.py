@@ -33,9 +33,10 @@ _MODEL, _REFERENCE, _FIT = "#2a6fbb", "#8a8a8a", "#e07b28"
 def drift_verdict(drift: EnergyDrift) -> str:
     """One sentence: how far the total energy wandered, against how much energy changed hands."""
     return (
-        f"total energy {'conserved' if drift.conserved else 'NOT conserved'}: drift "
-        f"{drift.slope_meV_atom_ps:+.2g} meV/atom/ps over {drift.span_ps:.3g} ps, "
-        f"RMS {drift.rms_meV_atom:.2g} meV/atom, while the kinetic energy fluctuates by {drift.kinetic_rms_meV_atom:.2g} meV/atom (RMS)"
+        f"total energy {'conserved' if drift.conserved else 'NOT conserved'}: "
+        f"drift {drift.slope_meV_atom_ps:+.2g} meV/atom/ps over {drift.span_ps:.3g} ps, "
+        f"RMS {drift.rms_meV_atom:.2g} meV/atom, "
+        f"while the kinetic energy fluctuates by {drift.kinetic_rms_meV_atom:.2g} meV/atom (RMS)"
     )
 
 

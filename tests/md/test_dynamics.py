@@ -102,7 +102,7 @@ def test_killed_run_leaves_a_readable_trajectory_and_resumes_exactly(crystal: st
         f"from test_dynamics import *; simulate({killed!r}, calculator=FreshEMT(), progress=False)"
     )
     trajectory = tmp_path / "killed" / "trajectory.traj"
-    for wanted in (10, 40, 80):
+    for wanted in (30, 70):
         process = subprocess.Popen([sys.executable, "-c", program])
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:

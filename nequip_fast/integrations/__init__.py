@@ -1,0 +1,1 @@
+"""Models inside other programs, one file each."""

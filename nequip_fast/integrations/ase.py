@@ -1,0 +1,120 @@
+"""Trained models as ASE calculators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nequip_fast.data import VerletList, graph_from_atoms, keys
+from nequip_fast.errors import InputError, require
+from nequip_fast.model import GraphModel, build_model, load_model
+
+require("ase", "md")  # names the extra to install; the class below needs ase to be defined at all
+from ase import Atoms  # noqa: E402
+from ase.calculators.calculator import Calculator, all_changes  # noqa: E402
+from ase.stress import full_3x3_to_voigt_6_stress  # noqa: E402
+
+
+class NequIPFastCalculator(Calculator):
+    """Energy, energy of each atom, forces, stress and free energy (equal to the energy) of a model.
+
+    Units are ASE's: eV, Å, eV/Å, eV/Å³; stress in Voigt order, for periodic structures whose cell has a volume.
+    The neighbour list is kept between calls and rebuilt when an atom moved more than half of ``skin`` or anything else
+    changed; the result depends on the structure alone, bit for bit.
+
+    Args:
+        model: a ``GraphModel``, or the path of a ``model.safetensors``.
+        device: ``auto`` (CUDA if there is one), or a torch device.
+        dtype: ``float32`` or ``float64`` to run the network in; by default the model's own.
+        skin: extra distance of the neighbour list, Å.
+
+    Raises (when calculating):
+        InputError: an element the model does not know, positions that are not finite, two atoms at one place.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "energies", "forces", "stress", "free_energy"]
+
+    def __init__(
+        self,
+        model: GraphModel | str | os.PathLike[str],
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+        skin: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.device = _device(device)
+        if not isinstance(model, GraphModel):
+            model = load_model(model)
+        self.model = _with_dtype(model, dtype).to(self.device).eval()
+        self.neighbours = VerletList(self.model.r_max, skin)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill ``self.results``; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        output = self.model(self.graph(self.atoms))
+        energy = float(output[keys.TOTAL_ENERGY])
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": _numpy(output[keys.ATOMIC_ENERGY]).reshape(-1),
+            "forces": _numpy(output[keys.FORCES]),
+        }
+        if _has_stress(self.atoms):
+            self.results["stress"] = full_3x3_to_voigt_6_stress(_numpy(output[keys.STRESS])[0])
+
+    def graph(self, atoms: Atoms) -> dict[str, torch.Tensor]:
+        """The model's input for ``atoms``, on its device."""
+        graph = graph_from_atoms(
+            atoms,
+            self.model.type_names,
+            self.model.r_max,
+            per_edge_type_cutoff=self.model.config.get("per_edge_type_cutoff"),
+            verlet=self.neighbours,
+        )
+        return {name: tensor.to(self.device) for name, tensor in graph.items()}
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"device {device!r} is not one of auto, cpu, cuda, cuda:0, ...") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch finds no GPU here; use device='cpu' or 'auto'")
+    return chosen
+
+
+def _with_dtype(model: GraphModel, dtype: str | torch.dtype | None) -> GraphModel:
+    """The model rebuilt with another network precision; the model itself if it has that already."""
+    if dtype is None:
+        return model
+    name = str(dtype).removeprefix("torch.")
+    if name not in ("float32", "float64"):
+        raise InputError(f"dtype {name!r} is not float32 or float64")
+    if getattr(torch, name) == model.model_dtype:
+        return model
+    rebuilt: Any = build_model({**model.config, "model_dtype": name})
+    rebuilt.load_state_dict(model.state_dict())
+    return rebuilt
+
+
+def _has_stress(atoms: Atoms) -> bool:
+    return bool(atoms.pbc.any()) and atoms.cell.rank == 3
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
+    return tensor.detach().double().cpu().numpy()
