@@ -1,0 +1,157 @@
+"""Neighbour lists: every ordered pair of atoms within the cutoff, periodic images included."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from nequip_fast.errors import InputError, require
+
+MIN_DISTANCE = 1e-3
+"""Atoms closer than this (Å) count as two atoms at the same place."""
+
+_MAX_NEIGHBORS = 10_000  # at solid density a cutoff near 30 Å: surely a slip, and a list that fills the memory
+
+_Pairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # i [E], j [E], shift [E, 3]
+
+
+def neighbor_list(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff: float) -> tuple[Tensor, Tensor]:
+    """All pairs with ``|pos[j] - pos[i] + shift @ cell| < cutoff``, both i→j and j→i.
+
+    Any cell will do: triclinic, left-handed, smaller than the cutoff (an atom is then a neighbour of its own images),
+    periodic along some axes only; atoms may lie outside the cell. The order is fixed: by i, then j, then shift.
+
+    Args:
+        positions: [N, 3] in Å.
+        cell: [3, 3], rows are lattice vectors in Å; None or zeros without periodicity.
+        pbc: one bool or three.
+        cutoff: Å.
+
+    Returns:
+        ``(edge_index [2, E] int64, shifts [E, 3] float64)``, row 0 of edge_index the centre i, row 1 the neighbour j.
+
+    Raises:
+        InputError: positions that are not finite, a periodic axis without a lattice vector, an unusable cutoff.
+    """
+    positions, cell, pbc = _checked(positions, cell, pbc, cutoff)
+    return _as_tensors(_within(_candidates(positions, cell, pbc, cutoff), positions, cell, cutoff))
+
+
+def overlapping_pair(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[int, int] | None:
+    """Two atoms (or an atom and its image) closer than ``MIN_DISTANCE``, or None. Errors as :func:`neighbor_list`."""
+    positions, cell, pbc = _checked(positions, cell, pbc, MIN_DISTANCE)
+    # searched with half an ångström, because vesin lays a grid as fine as the cutoff
+    i, j, _ = _within(_candidates(positions, cell, pbc, 0.5), positions, cell, MIN_DISTANCE)
+    return (int(i[0]), int(j[0])) if len(i) else None
+
+
+class VerletList:
+    """A neighbour list for molecular dynamics: rebuilt rarely, yet always equal to :func:`neighbor_list`.
+
+    Pairs are collected up to ``cutoff + skin`` and filtered at every call. While no atom has moved more than
+    ``skin / 2`` since the collection, no pair can have come closer by more than ``skin``, so none is missing; a longer
+    move, or any change of cell, periodicity or number of atoms, collects anew.
+
+    Args:
+        cutoff: Å.
+        skin: Å; larger means rarer collection and more pairs to filter.
+    """
+
+    def __init__(self, cutoff: float, skin: float = 0.5) -> None:
+        if not skin >= 0:
+            raise InputError(f"skin = {skin}: give a length in Å that is zero or positive")
+        self.cutoff = float(cutoff)
+        self.skin = float(skin)
+        self.num_collections = 0
+        self._reference: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None = None
+        self._pairs: _Pairs
+
+    def __call__(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor]:
+        """Arguments, result and errors as in :func:`neighbor_list`."""
+        positions, cell, pbc = _checked(positions, cell, pbc, self.cutoff)
+        if not self._covers(positions, cell, pbc):
+            self._pairs = _candidates(positions, cell, pbc, self.cutoff + self.skin)
+            self._reference = (positions.copy(), cell.copy(), pbc.copy())
+            self.num_collections += 1
+        return _as_tensors(_within(self._pairs, positions, cell, self.cutoff))
+
+    def _covers(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
+        """Whether the collected pairs include every pair within the cutoff."""
+        if self._reference is None:
+            return False
+        old_positions, old_cell, old_pbc = self._reference
+        if old_positions.shape != positions.shape or not np.array_equal(old_cell, cell):
+            return False
+        if not np.array_equal(old_pbc, pbc):
+            return False
+        moved = np.square(positions - old_positions).sum(axis=1).max(initial=0.0)
+        return bool(4.0 * moved < self.skin**2)
+
+
+def _checked(
+    positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """The arguments as arrays [N, 3], [3, 3], [3], if a neighbour list of them makes sense."""
+    points = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
+    box = np.zeros((3, 3)) if cell is None else np.ascontiguousarray(cell, dtype=np.float64).reshape(3, 3)
+    periodic = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), 3))
+    if not (np.isfinite(cutoff) and cutoff > 0):
+        raise InputError(f"the cutoff is {cutoff}; give a positive length in Å")
+    if not np.isfinite(points).all():
+        atom = int(np.argmin(np.isfinite(points).all(axis=1)))
+        raise InputError(f"the position of atom {atom} is {points[atom]}; every coordinate must be a finite number")
+    if not np.isfinite(box).all():
+        raise InputError(f"the cell {box.tolist()} has an entry that is not a finite number; give lattice vectors in Å")
+    vectors = box[periodic]
+    if np.linalg.matrix_rank(vectors) < len(vectors):
+        raise InputError(
+            f"periodic along {'/'.join(np.array(list('abc'))[periodic])}, but the cell {box.tolist()} has no "
+            "independent lattice vectors there; set the cell or switch pbc off"
+        )
+    if periodic.all():
+        neighbors = 4 / 3 * np.pi * cutoff**3 * len(points) / abs(np.linalg.det(box))
+        if neighbors > _MAX_NEIGHBORS:
+            raise InputError(
+                f"a cutoff of {cutoff} Å would give each atom about {neighbors:.0f} neighbours; lower it (3 to 7 Å is "
+                "usual) or check that cell and cutoff are in Å"
+            )
+    return points, box, periodic
+
+
+def _candidates(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
+) -> _Pairs:
+    """Pairs that include all within ``cutoff``, sorted by (i, j, shift)."""
+    vesin = require("vesin", "md")
+    # A hair more than the cutoff, so that rounding inside vesin loses no pair: _within alone decides.
+    search = vesin.NeighborList(cutoff=cutoff * (1 + 1e-9), full_list=True, sorted=False)
+    i, j, shift = search.compute(points=positions, box=_completed(cell, pbc), periodic=pbc, quantities="ijS")
+    i, j, shift = i.astype(np.int64), j.astype(np.int64), shift.astype(np.int64)
+    order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
+    return i[order], j[order], shift[order]
+
+
+def _completed(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The cell with the vectors of non-periodic axes, which mean nothing, replaced by ones orthogonal to the rest."""
+    if pbc.all():
+        return cell
+    _, _, basis = np.linalg.svd(cell[pbc]) if pbc.any() else (None, None, np.eye(3))
+    completed = cell.copy()
+    completed[~pbc] = basis[pbc.sum() :]
+    return completed
+
+
+def _within(pairs: _Pairs, positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float) -> _Pairs:
+    i, j, shift = pairs
+    vectors = positions[j] - positions[i] + shift @ cell
+    keep = np.einsum("ex,ex->e", vectors, vectors) < cutoff**2
+    return i[keep], j[keep], shift[keep]
+
+
+def _as_tensors(pairs: _Pairs) -> tuple[Tensor, Tensor]:
+    i, j, shift = pairs
+    return torch.from_numpy(np.stack((i, j))), torch.from_numpy(shift.astype(np.float64))
