@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class NequIPFastCalculator(Calculator):
         InputError: an element the model does not know, positions that are not finite, two atoms at one place.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "energies", "forces", "stress", "free_energy"]
+    implemented_properties = ["energy", "energies", "forces", "stress", "free_energy"]  # noqa: RUF012
 
     def __init__(
         self,

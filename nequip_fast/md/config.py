@@ -3,65 +3,53 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Literal, get_args, get_type_hints
 
 from nequip_fast.errors import InputError, nearest
 
-Ensemble = Literal["nve", "nvt-langevin", "nvt-bussi"]
-Velocities = Literal["thermal", "structure"]
+
+def option(explanation: str, default: Any = MISSING) -> Any:
+    """A dataclass field that carries its own help text."""
+    return field(default=default, metadata={"help": explanation})
 
 
 @dataclass(frozen=True)
 class MDConfig:
-    """Settings of one run; :func:`nequip_fast.md.simulate` carries it out.
+    """Settings of one run; :func:`nequip_fast.md.simulate` carries it out, ``nequip-fast md --help`` explains them."""
 
-    Attributes:
-        model: model file (``model.safetensors``).
-        structure: any structure file ASE reads.
-        output: directory for ``trajectory.traj``, ``thermo.csv``, ``md.json`` and plots.
-        index: which structure of the file; -1 is the last.
-        temperature_K: target of the thermostat and of the initial velocities.
-        timestep_fs: integration step; 0.5 fs suits molecules with hydrogen, 1–2 fs heavier elements.
-        ensemble: ``nve`` (velocity Verlet), ``nvt-langevin`` (every atom in a bath) or ``nvt-bussi`` (stochastic
-            velocity rescaling: right ensemble, nearly undisturbed dynamics).
-        steps: number of steps; or
-        time_ps: length of the run, rounded to whole steps.
-        friction_per_ps: coupling of the Langevin bath.
-        relaxation_fs: time constant of the Bussi thermostat.
-        interval: steps between two frames; at most this much is lost when the process is killed.
-        velocities: ``thermal`` draws them at ``temperature_K``, ``structure`` takes those in the structure file.
-        seed: of the random numbers (velocities, thermostat).
-        resume: go on from the last frame in ``output`` if there is one.
-        overwrite: throw away what an earlier run left in ``output``.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        max_temperature_K: stop when the system is hotter; by default ten times the target (at least 3,000 K).
-        max_force_eV_A: stop when a force is larger.
-    """
-
-    model: str
-    structure: str
-    output: str = "md"
-    index: int = -1
-    temperature_K: float = 300.0
-    timestep_fs: float = 0.5
-    ensemble: Ensemble = "nvt-langevin"
-    steps: int | None = None
-    time_ps: float | None = None
-    friction_per_ps: float = 10.0
-    relaxation_fs: float = 100.0
-    interval: int = 20
-    velocities: Velocities = "thermal"
-    seed: int = 0
-    resume: bool = False
-    overwrite: bool = False
-    device: str = "auto"
-    max_temperature_K: float | None = None
-    max_force_eV_A: float = 500.0
+    model: str = option("model file (model.safetensors)")
+    structure: str = option("structure to start from: any file ASE reads")
+    output: str = option("folder for trajectory.traj, thermo.csv, md.json and plots", "md")
+    index: int = option("which structure of the file; -1 is the last", -1)
+    temperature_K: float = option("of the thermostat and of the initial velocities", 300.0)
+    timestep_fs: float = option("0.5 fs suits molecules with hydrogen, 1 to 2 fs heavier elements", 0.5)
+    ensemble: Literal["nve", "nvt-langevin", "nvt-bussi"] = option(
+        "nve: velocity Verlet; nvt-langevin: every atom in a bath; nvt-bussi: stochastic velocity rescaling, the right "
+        "ensemble with nearly undisturbed dynamics",
+        "nvt-langevin",
+    )
+    steps: int | None = option("length of the run in steps (give this or time_ps)", None)
+    time_ps: float | None = option("length of the run, rounded to whole steps", None)
+    friction_per_ps: float = option("coupling of the Langevin bath", 10.0)
+    relaxation_fs: float = option("time constant of the Bussi thermostat", 100.0)
+    interval: int = option("steps between two frames; at most this much is lost when the process is killed", 20)
+    velocities: Literal["thermal", "structure"] = option(
+        "thermal: drawn at temperature_K; structure: those in the structure file", "thermal"
+    )
+    seed: int = option("of the random numbers of velocities and thermostat", 0)
+    resume: bool = option("go on from the last frame in the output folder, if there is one", False)
+    overwrite: bool = option("throw away what an earlier run left in the output folder", False)
+    device: str = option("auto (the GPU if there is one), cpu or cuda", "auto")
+    max_temperature_K: float | None = option(
+        "stop when the system is hotter (default: ten times temperature_K, at least 3000)", None
+    )
+    max_force_eV_A: float = option("stop when a force on an atom is larger", 500.0)
 
     def __post_init__(self) -> None:
-        _choose("ensemble", self.ensemble, get_args(Ensemble))
-        _choose("velocities", self.velocities, get_args(Velocities))
+        hints = get_type_hints(MDConfig)
+        for name in ("ensemble", "velocities"):
+            _choose(name, getattr(self, name), get_args(hints[name]))
         if (self.steps is None) == (self.time_ps is None):
             raise InputError("md: give either steps or time_ps (one of the two) to say how long to run")
         positive = ("timestep_fs", "friction_per_ps", "relaxation_fs", "interval", "max_force_eV_A")
@@ -93,7 +81,7 @@ class MDConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MDConfig:
         """Build from plain values; an unknown key is an :class:`InputError` that suggests the nearest."""
-        known = [field.name for field in fields(cls)]
+        known = [entry.name for entry in fields(cls)]
         for key in values:
             if key not in known:
                 raise InputError(f"md: unknown setting {key!r}{nearest(key, known)}")

@@ -37,6 +37,7 @@ class MDResult:
     Attributes:
         trajectory: frames with positions, momenta, energy and forces (ASE ``.traj``).
         thermo: CSV log, one line per frame.
+        num_atoms: in the simulated structure.
         num_steps: length of the whole run in steps, earlier parts included.
         time_ps: the same in ps.
         temperature_K: mean over the log.
@@ -48,6 +49,7 @@ class MDResult:
 
     trajectory: Path
     thermo: Path
+    num_atoms: int
     num_steps: int
     time_ps: float
     temperature_K: float
@@ -122,6 +124,7 @@ def _result(config: MDConfig, files: RunFiles, start: int, num_atoms: int, secon
     return MDResult(
         trajectory=files.trajectory,
         thermo=files.thermo,
+        num_atoms=num_atoms,
         num_steps=int(log["step"][-1]),
         time_ps=float(log["time_ps"][-1]),
         temperature_K=float(log["temperature_K"].mean()),
