@@ -12,16 +12,19 @@ from nequip_fast.files import write_text
 
 def train(argv: Sequence[str]) -> int:
     """``nequip-fast train [CONFIG.yaml] [KEY=VALUE ...]``."""
-    from nequip_fast.train.config import make_parser, read_config
+    from nequip_fast.train.config import commented_yaml, make_parser, read_config
 
     if set(argv) & {"-h", "--help"}:
         make_parser().print_help()
         return 0
     files, overrides = _sort_out(argv)
-    printing = [word for word in overrides if word.startswith("--print_config")]
-    config = read_config(files[0] if files else None, overrides)
-    if printing:  # read_config has printed
+    if "--print_config" in overrides:
+        overrides.remove("--print_config")
+        if not files and not any("data.file=" in word for word in overrides):
+            overrides.append("data.file=structures.xyz")  # a configuration to start from
+        print(commented_yaml(read_config(files[0] if files else None, overrides)), end="")
         return 0
+    config = read_config(files[0] if files else None, overrides)
     from nequip_fast.train.run import train
 
     return train(config)
@@ -70,13 +73,13 @@ def _sort_out(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     words = list(argv)
     while words:
         word = words.pop(0)
-        if word.startswith("--") and "=" not in word and not word.startswith("--print_config"):
+        if word.startswith("--") and "=" not in word and word != "--print_config":
             if not words:
                 raise InputError(f"{word} needs a value, such as {word}=...")
             word = f"{word}={words.pop(0)}"
         if word.startswith("--config="):
             word = word.removeprefix("--config=")
-        if "=" in word or word.startswith("--print_config"):
+        if "=" in word or word == "--print_config":
             overrides.append(word)
         else:
             files.append(word)

@@ -45,7 +45,9 @@ class DataConfig:
 class ModelConfig:
     """The NequIP network: arguments of NequIPGNNModel, or a preset. What is not given takes nequip's default."""
 
-    preset: Literal["S", "M", "L", "XL"] | None = option("sizes of the published foundation models; keys given below win", None)
+    preset: Literal["S", "M", "L", "XL"] | None = option(
+        "sizes of the published foundation models; keys given below win", None
+    )
     r_max: float = option("cutoff radius, Å", 5.0)
     model_dtype: Literal["float32", "float64"] = option("precision of weights and features", "float32")
     num_layers: int | None = option("interaction layers (default: 4)", None)
@@ -93,7 +95,6 @@ class TrainingConfig:
     optimizer: Literal["Adam", "AdamW"] = option("Adam, or AdamW with its decoupled weight decay", "Adam")
     weight_decay: float = option("pull of the weights towards zero", 0.0)
     gradient_clip: float | None = option("largest norm of the gradient", None)
-    loss: LossConfig = field(default_factory=LossConfig)
     ema_decay: float = option("moving average of the weights that is validated and kept; 0 switches it off", 0.99)
     schedule: Literal["auto", "plateau", "cosine"] = option(
         "plateau: multiply by lr_factor when validation stalls; cosine: fall to zero over max_epochs or max_time, "
@@ -107,6 +108,7 @@ class TrainingConfig:
     early_stopping_patience: int | None = option("stop after so many epochs without a better validation loss", None)
     checkpoint_interval: float = option("seconds between resume points inside long epochs", 60.0)
     log_every: int = option("epochs between printed lines", 1)
+    loss: LossConfig = field(default_factory=LossConfig)
 
 
 @dataclass(kw_only=True)
@@ -121,11 +123,6 @@ class TrainConfig:
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    @classmethod
-    def from_dict(cls, tree: Mapping[str, Any]) -> TrainConfig:
-        """Check and complete a nested dictionary (such as a YAML file gives)."""
-        return read_config(tree)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionary of plain values, for YAML and JSON."""
@@ -172,9 +169,11 @@ def make_parser() -> Any:
         "Running the same command again resumes an interrupted run; overwrite=true starts it afresh.",
         exit_on_error=False,
         allow_abbrev=False,
+        print_config=None,  # ours explains every key: commented_yaml
         formatter_class=_formatter(jsonargparse),
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the keys below")
+    parser.add_argument("--print_config", action="store_true", help="print the configuration, explained, and exit")
     groups = {"": parser.add_argument_group("run")}
     for key, hint, entry in leaves(TrainConfig):
         section = key.rpartition(".")[0]
@@ -184,6 +183,26 @@ def make_parser() -> Any:
         keywords: dict[str, Any] = {"required": True} if required else {"default": entry.default}
         groups[section].add_argument(f"--{key}", type=hint, help=entry.metadata["help"], **keywords)
     return parser
+
+
+def commented_yaml(config: TrainConfig) -> str:
+    """The configuration as YAML with the explanation of every key."""
+    yaml = require("yaml", "train")
+    lines: list[str] = []
+
+    def add(part: Any, indent: str) -> None:
+        for entry in dataclasses.fields(part):
+            value = getattr(part, entry.name)
+            if dataclasses.is_dataclass(value):
+                lines.extend(["", f"{indent}{entry.name}:  # {(type(value).__doc__ or '').strip()}"])
+                add(value, f"{indent}  ")
+            else:
+                text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
+                text = text.strip().removesuffix("...").strip()
+                lines.append(f"{indent}{entry.name}: {text}".ljust(44) + f"  # {entry.metadata['help']}")
+
+    add(config, "")
+    return "\n".join(lines) + "\n"
 
 
 def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nequip_fast import data
 from nequip_fast.data import keys
-from nequip_fast.errors import InputError, nearest
+from nequip_fast.errors import InputError
 from nequip_fast.train.config import DataConfig, TrainConfig
 
 Graph = dict[str, Tensor]
@@ -114,43 +114,23 @@ def load_datasets(config: TrainConfig) -> Datasets:
     if test_structures is not None:
         parts[2] = test_structures
     found = sorted({symbol for atoms in structures for symbol in atoms.get_chemical_symbols()}, key=_atomic_number)
-    type_names = config.data.type_names or found
-    for part in parts:
-        for number, atoms in enumerate(part):
-            for symbol in set(atoms.get_chemical_symbols()) - set(type_names):
-                raise InputError(
-                    f"{config.data.file}: structure {number} holds {symbol}, which is not in data.type_names "
-                    f"{type_names}; add it there or leave type_names out"
-                )
-    statistics = data.statistics(parts[0], type_names, config.model.r_max)
-    sets = [
-        GraphSet(
-            [
-                data.graph_from_atoms(
-                    atoms, type_names, config.model.r_max, per_edge_type_cutoff=config.model.per_edge_type_cutoff
-                )
-                for atoms in part
-            ]
-        )
-        for part in parts
-    ]
+    type_names = list(config.data.type_names or found)
+    names = (config.data.file, config.data.file, config.data.test_file or config.data.file)
+    sets = [GraphSet(_graphs(part, type_names, config, name)) for part, name in zip(parts, names, strict=True)]
     if config.training.loss.stress > 0:
         _require_stress(sets, config)
-    shifts: Any = statistics.per_type_energy_shifts
-    if config.data.isolated_atom_energies:
-        shifts = config.data.isolated_atom_energies
-        for symbol in set(type_names) ^ set(shifts):
-            raise InputError(
-                f"data.isolated_atom_energies: {symbol} is {'missing' if symbol in type_names else 'not in the data'}"
-                f"; give exactly {', '.join(type_names)}{nearest(symbol, type_names)}"
-            )
+    statistics = data.statistics(
+        sets[0].graphs, type_names, config.model.r_max, isolated_atom_energies=config.data.isolated_atom_energies
+    )
     arguments = {
         "avg_num_neighbors": statistics.avg_num_neighbors,
-        "per_type_energy_shifts": shifts,
+        "per_type_energy_shifts": statistics.per_type_energy_shifts,
         "per_type_energy_scales": statistics.forces_rms,
     }
     sizes = " + ".join(f"{len(part)} {name}" for part, name in zip(sets, ("train", "validation", "test"), strict=True))
-    return Datasets(sets[0], sets[1], sets[2], list(type_names), arguments, f"{sizes} structures; elements {', '.join(type_names)}")
+    return Datasets(
+        sets[0], sets[1], sets[2], type_names, arguments, f"{sizes} structures; elements {', '.join(type_names)}"
+    )
 
 
 def fingerprint(path: str) -> str:
@@ -169,12 +149,18 @@ def _hash(file: Any) -> str:  # Python 3.10
 def _read(path: str, config: DataConfig) -> list[Any]:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file (data.file and data.test_file are relative to the current folder)")
-    structures = data.read_structures(
+    return data.read_structures(
         path, energy_key=config.energy_key, forces_key=config.forces_key, stress_key=config.stress_key
     )
-    if not structures:
-        raise InputError(f"{path}: holds no structures")
-    return structures
+
+
+def _graphs(structures: list[Any], type_names: list[str], config: TrainConfig, name: str) -> list[Graph]:
+    cutoffs = config.model.per_edge_type_cutoff
+    try:
+        dataset = data.AtomsDataset(structures, type_names, config.model.r_max, per_edge_type_cutoff=cutoffs)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    return dataset.graphs
 
 
 def _split(structures: list[Any], config: TrainConfig, with_test: bool) -> list[list[Any]]:

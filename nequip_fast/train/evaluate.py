@@ -63,14 +63,9 @@ def evaluate_structures(
     """
     if not structures:
         raise InputError(f"{where or 'evaluate'}: holds no structures")
-    known = set(model.type_names)
-    for number, atoms in enumerate(structures):
-        for symbol in sorted(set(atoms.get_chemical_symbols()) - known):
-            raise InputError(
-                f"{where or 'evaluate'}: structure {number} holds {symbol}, but the model knows only "
-                f"{', '.join(model.type_names)}; train a model with {symbol} or remove the structure"
-            )
-    graphs = (_graph(model, atoms) for atoms in structures)
+    graphs = (
+        _graph(model, atoms, f"{where or 'evaluate'}: structure {number}") for number, atoms in enumerate(structures)
+    )
     return evaluate_graphs(model, graphs, device, atoms_per_batch)
 
 
@@ -120,9 +115,12 @@ def plot_parity(result: Evaluation, path: str | os.PathLike[str]) -> None:
     parity_plot(result.energy, result.forces, result.elements, result.errors, path)
 
 
-def _graph(model: Any, atoms: Any) -> Graph:
+def _graph(model: Any, atoms: Any, where: str) -> Graph:
     cutoffs = model.config.get("per_edge_type_cutoff")
-    return data.graph_from_atoms(atoms, model.type_names, model.r_max, per_edge_type_cutoff=cutoffs)
+    try:
+        return data.graph_from_atoms(atoms, model.type_names, model.r_max, per_edge_type_cutoff=cutoffs)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _groups(graphs: Iterator[Graph] | Sequence[Graph], atoms_per_batch: int) -> Iterator[list[Graph]]:

@@ -39,7 +39,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line."""
-        self.console.print(text)
+        self.console.print(text, soft_wrap=True)
 
     @contextmanager
     def live(self, num_batches: int, position: Position) -> Iterator[None]:

@@ -50,6 +50,7 @@ def train(config: TrainConfig) -> int:
     reporter.say(f"reading {config.data.file}")
     datasets = load_datasets(config)
     reporter.say(datasets.summary)
+    torch.manual_seed(config.seed)  # nothing draws from it today; if something does, runs still repeat
     model = build(config, datasets)
     weights = sum(parameter.numel() for parameter in model.parameters())
     reporter.say(f"NequIP model with {weights:,} weights, r_max {model.r_max:g} Å, on {fabric.device}")

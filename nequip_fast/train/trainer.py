@@ -88,6 +88,7 @@ class Trainer:
             raise InputError("devices: more processes than training structures in a batch; use fewer devices")
         size = 4 * self.config.batch_size  # no second derivatives are kept, so more fit in the same memory
         self._validation = list(datasets.val.batches(size, fabric.global_rank, fabric.world_size))
+        self._rate = self.config.learning_rate  # of the latest step
         self._started = self._saved_at = time.monotonic()
 
     @property
@@ -152,7 +153,7 @@ class Trainer:
         return 0
 
     def _step(self, batch: Batch) -> None:
-        rate = self.schedule.learning_rate(self.position.step, self._used())
+        rate = self._rate = self.schedule.learning_rate(self.position.step, self._used())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss, means = self.loss(self.module(batch.inputs), batch.reference, batch.counts)
@@ -175,7 +176,6 @@ class Trainer:
                 "lower training.learning_rate or set training.gradient_clip, and start again with overwrite=true"
             )
         *train, weight = self._summed(self.train_sums)
-        rate = self.schedule.learning_rate(self.position.step, self._used())
         is_best = self.schedule.epoch_end(validation_loss)
         self.position.epoch += 1
         self.position.batch = 0
@@ -187,7 +187,7 @@ class Trainer:
             "epoch": self.position.epoch,
             "step": self.position.step,
             "elapsed_s": round(self.position.elapsed, 3),
-            "learning_rate": rate,
+            "learning_rate": self._rate,
             "train_loss": train[0] / weight,
             **{f"train_{name}": value / weight for name, value in zip(self.loss.terms, train[1:], strict=True)},
             "val_loss": validation_loss,

@@ -66,6 +66,12 @@ def write_springs(path: Path, number: int, seed: int = 0, symbols: str = "OH2") 
 
 
 @pytest.fixture(scope="session")
+def make_springs() -> Callable[..., None]:
+    """:func:`write_springs`."""
+    return write_springs
+
+
+@pytest.fixture(scope="session")
 def springs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 28 such molecules."""
     path = tmp_path_factory.mktemp("data") / "springs.xyz"

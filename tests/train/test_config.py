@@ -8,14 +8,32 @@ from typing import Any
 import pytest
 
 from nequip_fast.errors import InputError
-from nequip_fast.train.config import TrainConfig, differing_keys, leaves, make_parser, read_config, seconds
+from nequip_fast.train.config import (
+    TrainConfig,
+    commented_yaml,
+    differing_keys,
+    leaves,
+    make_parser,
+    read_config,
+    seconds,
+)
 
 MINIMAL: dict[str, Any] = {"data": {"file": "some.xyz"}}
 
 
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_one_line_file(tmp_path: Path) -> None:
+    assert read_config(_file(tmp_path, "seed: 3"), ["data.file=x"]).seed == 3
+    assert read_config(_file(tmp_path, "# nothing yet"), ["data.file=x"]).seed == 0
+
+
 def test_file_and_overrides(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("data:\n  file: some.xyz\ntraining:\n  learning_rate: 1e-3\n  loss:\n    energy: 2\n")
+    path = _file(tmp_path, "data:\n  file: some.xyz\ntraining:\n  learning_rate: 1e-3\n  loss:\n    energy: 2\n")
     config = read_config(path, ["training.max_epochs=7", "--training.loss.forces=3", "data.type_names=[H,O]"])
     assert config.training.learning_rate == 1e-3  # plain YAML would read this as text
     assert (config.training.max_epochs, config.training.loss.energy, config.training.loss.forces) == (7, 2.0, 3.0)
@@ -32,9 +50,10 @@ def test_entries_of_a_dictionary() -> None:
     assert config.data.isolated_atom_energies == {"H": -13.6, "O": -430.0}
 
 
-def test_round_trip() -> None:
+def test_round_trip(tmp_path: Path) -> None:
     config = read_config(MINIMAL, ["model.num_features=[8,4]", "training.max_time=2m", "model.parity=false"])
-    assert TrainConfig.from_dict(config.to_dict()) == config
+    assert read_config(config.to_dict()) == config
+    assert read_config(_file(tmp_path, commented_yaml(config))) == config
 
 
 def test_runs_do_not_share_their_parts() -> None:
@@ -47,7 +66,7 @@ def test_runs_do_not_share_their_parts() -> None:
     [
         ({"data": {"fil": "x"}}, [], "config: unknown key 'data.fil'; did you mean 'data.file'?"),
         ({**MINIMAL, "batch_size": 3}, [], "config: unknown key 'batch_size'; did you mean 'training.batch_size'?"),
-        (MINIMAL, ["training.max_epoch=3"], "command line: unknown key 'training.max_epoch'; did you mean 'training.max_epochs'?"),
+        (MINIMAL, ["data.n_trian=3"], "command line: unknown key 'data.n_trian'; did you mean 'data.n_train'?"),
         (MINIMAL, ["training.max_epochs=ten"], "training.max_epochs: 'ten' is not an integer"),
         ({**MINIMAL, "training": {"max_epochs": "ten"}}, [], "training.max_epochs: 'ten' is not an integer"),
         (MINIMAL, ["device=gpu"], "device: 'gpu' is not one of auto, cpu, cuda"),

@@ -97,10 +97,14 @@ def test_ctrl_c(springs: Path, tiny_run: Arguments, uninterrupted: Path, tmp_pat
     assert_same_result(output, uninterrupted)
 
 
-def test_finished_run_says_so(trained: Path, springs: Path, tiny_run: Arguments, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_run_says_so(
+    trained: Path, springs: Path, tiny_run: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.iterdir()}
     assert main(tiny_run(springs, trained)) == 0
-    assert "this run is finished (3 epochs done); overwrite=true starts it again" in " ".join(capsys.readouterr().out.split())
+    assert "this run is finished (3 epochs done); overwrite=true starts it again" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert {path: path.stat().st_mtime_ns for path in trained.iterdir()} == before
 
 
@@ -112,10 +116,19 @@ def test_overwrite(springs: Path, tiny_run: Arguments, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [({"training__learning_rate": 0.5}, "training.learning_rate"), ({"model__r_max": 4.0}, "model.r_max"), ({"seed": 3}, "seed")],
-)  # fmt: skip
+    [
+        ({"training__learning_rate": 0.5}, "training.learning_rate"),
+        ({"model__r_max": 4.0}, "model.r_max"),
+        ({"seed": 3}, "seed"),
+    ],
+)
 def test_other_settings_in_the_same_folder(
-    trained: Path, springs: Path, tiny_run: Arguments, capsys: pytest.CaptureFixture[str], change: dict[str, float], key: str
+    trained: Path,
+    springs: Path,
+    tiny_run: Arguments,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, float],
+    key: str,
 ) -> None:
     assert main(tiny_run(springs, trained, **change)) == 2
     message = capsys.readouterr().err
