@@ -109,12 +109,16 @@ def conserves_momentum(atoms: Atoms, config: MDConfig) -> bool:
 
 
 def degrees_of_freedom(atoms: Atoms, config: MDConfig) -> int:
-    """Degrees of freedom that share the kinetic energy: without those of motion that is conserved and zero."""
+    """Degrees of freedom that share the kinetic energy: without those of motion that is conserved and absent."""
     dof = int(atoms.get_number_of_degrees_of_freedom())
     if conserves_momentum(atoms, config):
-        dof -= 3
-        if not atoms.pbc.any():
-            dof -= int(np.linalg.matrix_rank(_inertia(atoms), hermitian=True))
+        negligible = 1e-6 * atoms.get_kinetic_energy()
+        momentum, masses = atoms.get_momenta().sum(axis=0), atoms.get_masses()
+        if 0.5 * momentum @ momentum / masses.sum() <= negligible:
+            dof -= 3
+        inertia, angular = _inertia(atoms), atoms.get_angular_momentum()
+        if not atoms.pbc.any() and 0.5 * angular @ np.linalg.pinv(inertia, hermitian=True) @ angular <= negligible:
+            dof -= int(np.linalg.matrix_rank(inertia, hermitian=True))
     return max(dof, 1)
 
 

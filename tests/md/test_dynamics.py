@@ -225,6 +225,18 @@ def test_thermal_velocities_have_the_temperature_and_no_conserved_motion(atoms: 
         np.testing.assert_allclose(atoms.get_angular_momentum(), 0, atol=1e-12)
 
 
+def test_motion_as_a_whole_counts_when_the_structure_brings_it() -> None:
+    config = MDConfig(model="", structure="", ensemble="nve", steps=0)
+    atoms = Atoms("H2O", [[0, 0, 0], [0, 0, 1], [0, 1, 0]])
+    thermal_velocities(atoms, config, np.random.default_rng(0))
+    flying = atoms.copy()
+    flying.set_velocities(np.add(flying.get_velocities(), [0.01, 0, 0]))
+    spinning = atoms.copy()
+    arms = spinning.positions - spinning.get_center_of_mass()
+    spinning.set_velocities(spinning.get_velocities() + np.cross([0, 0, 0.01], arms))
+    assert [degrees_of_freedom(a, config) for a in (atoms, flying, spinning)] == [3, 6, 6]
+
+
 def test_fixed_atoms_stay(crystal: str, tmp_path: Path) -> None:
     atoms = read(crystal)
     atoms.set_constraint(FixAtoms([0, 3]))
