@@ -43,11 +43,14 @@ def learning_curve(
         axis.set_xlabel("epoch")
         axis.legend(frameon=False, fontsize=8)
         axis.grid(alpha=0.25, which="both", lw=0.5)
+        _plain_numbers(axis)
     rate = axes[0].twinx()
     rate.plot(epochs, [row["learning_rate"] for row in rows], color=_GREY, lw=0.8, ls=":")
     rate.set_yscale("log")
+    highest = max(row["learning_rate"] for row in rows)
+    rate.set_ylim(highest / 2e3, 2 * highest)  # the last steps of a cosine are as good as zero
     rate.set_ylabel("learning rate (dotted)", color=_GREY)
-    rate.spines["right"].set_visible(True)
+    rate.spines["top"].set_visible(False)
     rate.tick_params(axis="y", colors=_GREY, which="both")
     _save(figure, path)
 
@@ -72,7 +75,7 @@ def parity_plot(
     reference, predicted = energy
     offset = float(np.mean(reference))
     _diagonal(axes[0], 1000 * (reference - offset), 1000 * (predicted - offset), _BLUE, None)
-    axes[0].set_xlabel(f"reference energy − {offset:.3f} eV (meV/atom)")
+    axes[0].set_xlabel(f"reference energy {'−' if offset > 0 else '+'} {abs(offset):.3f} eV/atom (meV/atom)")
     axes[0].set_ylabel("predicted (meV/atom)")
     _quote(axes[0], "energy per atom", errors, "energy", "meV/atom")
 
@@ -88,7 +91,8 @@ def parity_plot(
 
     error = 1000 * (predicted - reference)
     width = float(np.quantile(np.abs(error), 0.995)) or 1.0
-    bins = np.linspace(-width, width, 61)
+    fewest = min(int((elements == symbol).sum()) for symbol in colors)
+    bins = np.linspace(-width, width, int(np.clip(2 * fewest**0.5, 12, 80)))
     for symbol, color in colors.items():
         values = error[elements == symbol].ravel()
         axes[2].hist(values, bins, histtype="step", color=color, density=True, lw=1.4, label=symbol)
@@ -113,6 +117,20 @@ def _diagonal(axis: Any, x: NDArray[Any], y: NDArray[Any], color: str, label: st
     axis.set_xlim(limits)
     axis.set_ylim(limits)
     axis.set_aspect("equal")
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Tick labels such as 50 and 200 where a logarithmic axis spans little; powers of ten where it spans much."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_ylim()
+    if low < 1e-2:
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        return
+    decades = np.log10(high / low)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _quote(axis: Any, title: str, errors: Mapping[str, float], name: str, unit: str) -> None:
