@@ -48,6 +48,22 @@ void check_index(const Tensor& tensor, int64_t length, const char* name) {
                   " must be an int64 tensor [", length, "]");
 }
 
+void check_range(const Tensor& index, int64_t end, const char* name) {
+  const int64_t* values = index.const_data_ptr<int64_t>();
+  bool inside = true;
+  for (int64_t i = 0; i < index.numel(); ++i) inside &= values[i] >= 0 && values[i] < end;
+  STD_TORCH_CHECK(inside, name, " names something outside 0 … ", end - 1);
+}
+
+// Segments follow each other and end with the last edge.
+void check_segments(const Tensor& ptr, int64_t edges, const char* name) {
+  STD_TORCH_CHECK(ptr.numel() >= 1, name, " must have one entry more than there are nodes");
+  const int64_t* values = ptr.const_data_ptr<int64_t>();
+  bool rising = values[0] >= 0 && values[ptr.numel() - 1] <= edges;
+  for (int64_t i = 1; i < ptr.numel(); ++i) rising &= values[i - 1] <= values[i];
+  STD_TORCH_CHECK(rising, name, " must rise from 0 to the number of edges");
+}
+
 // --- conv ---
 
 std::vector<ConvPath> paths_of(const std::vector<int64_t>& numbers, const std::vector<double>& coefficients) {
@@ -77,6 +93,9 @@ struct ConvInputs {
     check_index(sender, edges, "conv: sender");
     check_index(order, edges, "conv: receiver_order");
     check_index(ptr, nodes + 1, "conv: receiver_ptr");
+    check_range(sender, x.size(0), "conv: sender");
+    check_range(order, edges, "conv: receiver_order");
+    check_segments(ptr, edges, "conv: receiver_ptr");
     check_rows(x, x.size(0), x.scalar_type(), "conv: x");
     check_rows(y, edges, x.scalar_type(), "conv: y");
     check_rows(w, edges, x.scalar_type(), "conv: w");
@@ -176,6 +195,8 @@ Tensor segment_sum_cpu(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
                order = torch::stable::contiguous(order_);
   check_index(order, m.size(0), "segment_sum: receiver_order");
   check_index(ptr, ptr.numel(), "segment_sum: receiver_ptr");
+  check_range(order, m.size(0), "segment_sum: receiver_order");
+  check_segments(ptr, m.size(0), "segment_sum: receiver_ptr");
   const int64_t nodes = ptr.numel() - 1, dim = m.size(1);
   Tensor out = torch::stable::new_empty(m, {nodes, dim});
   by_dtype(m, "segment_sum", [&](auto t) {

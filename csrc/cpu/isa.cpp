@@ -34,7 +34,7 @@ void set_isa(const std::string& name) {
       chosen() = Isa(i);
       return;
     }
-  throw std::invalid_argument("this processor cannot run instruction set '" + name + "'");
+  throw std::runtime_error("this processor cannot run instruction set '" + name + "'");
 }
 
 }  // namespace nf

@@ -44,21 +44,31 @@ class SphericalHarmonics(torch.nn.Module):
         super().__init__()
         if normalization not in _NORMALIZATIONS:
             raise InputError(f"normalization must be one of {', '.join(_NORMALIZATIONS)}, got {normalization!r}")
-        vector = o3.Irreps("1o" if irreps_in is None else irreps_in)
+        if isinstance(irreps_out, str):
+            irreps_out = o3.Irreps(irreps_out)
+        if irreps_in is None:  # as e3nn: an odd degree of even parity is a harmonic of a pseudovector
+            pseudo = isinstance(irreps_out, o3.Irreps) and any(ir.l % 2 == 1 and ir.p == 1 for _, ir in irreps_out)
+            irreps_in = "1e" if pseudo else "1o"
+        vector = o3.Irreps(irreps_in)
         if vector not in (o3.Irreps("1x1o"), o3.Irreps("1x1e")):
             raise InputError(f"irreps_in must be one vector, 1x1o or 1x1e, got {vector}")
         parity = vector[0].ir.p
+        if isinstance(irreps_out, o3.Irreps):
+            for _, ir in irreps_out:
+                if ir.p != parity**ir.l:
+                    raise InputError(
+                        f"{ir} is no spherical harmonic of a {vector[0].ir} vector: its parity must be {parity**ir.l}"
+                    )
         if isinstance(irreps_out, int):
-            irreps_out = [irreps_out]
-        if isinstance(irreps_out, list):
-            irreps_out = o3.Irreps([(1, (l, parity**l)) for l in irreps_out])
-        self.irreps_in, self.irreps_out = vector, o3.Irreps(irreps_out)
-        for _, ir in self.irreps_out:
-            if ir.p != parity**ir.l:
-                raise InputError(f"{ir} is no spherical harmonic of a {vector[0].ir} vector: its parity must be {parity**ir.l}")
+            self._ls_list = [irreps_out]
+        else:
+            self._ls_list = irreps_out.ls if isinstance(irreps_out, o3.Irreps) else list(irreps_out)
+        if not self._ls_list:
+            raise InputError("irreps_out must name at least one degree")
+        self.irreps_in = vector
+        self.irreps_out = o3.Irreps([(1, (l, parity**l)) for l in self._ls_list]).simplify()
         self.normalize, self.normalization = normalize, normalization
-        self._ls_list = self.irreps_out.ls
-        self._lmax = max(self._ls_list, default=0)
+        self._lmax = max(self._ls_list)
         self._is_range_lmax = self._ls_list == list(range(self._lmax + 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +76,7 @@ class SphericalHarmonics(torch.nn.Module):
         y = _all_degrees(x.reshape(-1, 3), self._lmax, self.normalize)
         if self.normalization != "component" or not self._is_range_lmax:
             blocks = [y[:, l * l : (l + 1) ** 2] * self._scale(l) for l in self._ls_list]
-            y = torch.cat(blocks, dim=-1) if blocks else y[:, :0]
+            y = torch.cat(blocks, dim=-1)
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
     def _scale(self, l: int) -> float:

@@ -77,8 +77,7 @@ def _check(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) 
 
 
 def _beyond_max_l(problem: ConvProblem) -> str | None:
-    l_max = max((max(path[:3]) for path in problem.paths), default=0)
-    return f"its kernels stop at l = {MAX_L}, this problem has l = {l_max}" if l_max > MAX_L else None
+    return f"its kernels stop at l = {MAX_L}, this problem has l = {problem.l_max}" if problem.l_max > MAX_L else None
 
 
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/conv the kernels ---

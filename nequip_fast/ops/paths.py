@@ -40,6 +40,10 @@ class ConvProblem:
     def __init__(self, paths: Sequence[Path], dim_x: int, dim_y: int, dim_w: int, dim_out: int) -> None:
         self.paths = tuple(paths)
         self.dim_x, self.dim_y, self.dim_w, self.dim_out = dim_x, dim_y, dim_w, dim_out
+        self.l_max = max((max(path[:3]) for path in self.paths), default=0)
+        # what the compiled operators take: the integer fields of all paths, flattened, and the coefficients
+        self.integers = [value for path in self.paths for value in path[:8]]
+        self.coefficients = [path.coefficient for path in self.paths]
 
     @classmethod
     def from_irreps(
@@ -84,20 +88,10 @@ class ConvProblem:
         problem.__dict__["transposed"] = self
         return problem
 
-    @cached_property
-    def integers(self) -> list[int]:
-        """Eight integers a path, flattened: the fields of :class:`Path` but the coefficient."""
-        return [value for path in self.paths for value in path[:8]]
-
-    @cached_property
-    def coefficients(self) -> list[float]:
-        """One coefficient a path."""
-        return [path.coefficient for path in self.paths]
-
     @classmethod
     def from_numbers(
         cls, integers: Sequence[int], coefficients: Sequence[float], dims: tuple[int, int, int, int]
     ) -> ConvProblem:
         """Inverse of :attr:`integers` and :attr:`coefficients`."""
-        paths = [Path(*integers[8 * k : 8 * k + 8], c) for k, c in enumerate(coefficients)]
+        paths = [Path._make([*integers[8 * k : 8 * k + 8], c]) for k, c in enumerate(coefficients)]
         return cls(paths, *dims)

@@ -111,7 +111,7 @@ void check_paths(const std::vector<ConvPath>& paths, const ConvShape& shape) {
     const bool fits = inside(p.x, p.mul * (2 * p.l1 + 1), shape.dim_x) && inside(p.y, 2 * p.l2 + 1, shape.dim_y) &&
                       inside(p.w, p.mul, shape.dim_w) && inside(p.out, p.mul * (2 * p.l3 + 1), shape.dim_out);
     if (!degrees || !fits)
-      throw std::invalid_argument("conv: path (" + std::to_string(p.l1) + ", " + std::to_string(p.l2) + ", " +
+      throw std::runtime_error("conv: path (" + std::to_string(p.l1) + ", " + std::to_string(p.l2) + ", " +
                                   std::to_string(p.l3) + ") does not fit the rows given");
   }
 }

@@ -1,0 +1,34 @@
+"""Settings for the whole suite: two threads, float32 default, the backend the tests ask for."""
+
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    """Every test starts from one seed and leaves no setting behind."""
+    from nequip_fast.ops import get_backend, set_backend
+
+    torch.manual_seed(0)
+    backend, dtype = get_backend(), torch.get_default_dtype()
+    yield
+    set_backend(backend)
+    torch.set_default_dtype(dtype)
+
+
+@pytest.fixture(params=["plain", "avx2", "avx512"])
+def isa(request):
+    """Run the test once with each instruction set that this processor has."""
+    if "avx2" not in torch.ops.nequip_fast.build_info() and request.param != "plain":
+        pytest.skip("this build has only plain kernels")
+    before = torch.ops.nequip_fast.cpu_isa()
+    try:
+        torch.ops.nequip_fast.set_cpu_isa(request.param)
+    except RuntimeError:
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+    torch.ops.nequip_fast.set_cpu_isa(before)

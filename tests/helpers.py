@@ -1,0 +1,54 @@
+"""What several test files share: problems, random graphs, and the e3nn oracle of the convolution."""
+
+from __future__ import annotations
+
+import torch
+from e3nn import o3
+
+from nequip_fast.ops import ConvProblem, Graph
+
+TRIPLES = [(a, b, c) for a in range(5) for b in range(5) for c in range(abs(a - b), min(a + b, 4) + 1)]
+
+
+def all_paths(irreps_in1: str, l_max: int, l_out: int) -> tuple[o3.Irreps, o3.Irreps, o3.Irreps, list]:
+    """(in1, spherical harmonics, out, instructions) of every path up to ``l_out``, each with its own output."""
+    in1, sh = o3.Irreps(irreps_in1), o3.Irreps.spherical_harmonics(l_max)
+    out, instructions = [], []
+    for i, (mul, ir1) in enumerate(in1):
+        for j, (_, ir2) in enumerate(sh):
+            for ir3 in ir1 * ir2:
+                if ir3.l <= l_out:
+                    instructions.append((i, j, len(out)))
+                    out.append((mul, ir3))
+    return in1, sh, o3.Irreps(out), instructions
+
+
+def inputs(problem: ConvProblem, graph: Graph, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    """Random x, y, w that require gradients."""
+    shapes = (graph.num_nodes, problem.dim_x), (graph.num_edges, problem.dim_y), (graph.num_edges, problem.dim_w)
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def random_graph(num_nodes: int, num_edges: int) -> Graph:
+    """Unsorted edges, as a rule with repeats, self edges and nodes without any."""
+    return Graph.from_edge_index(torch.randint(0, max(num_nodes, 1), (2, num_edges)), num_nodes)
+
+
+def e3nn_conv(in1, in2, out, instructions, x, y, w, graph: Graph) -> torch.Tensor:
+    """e3nn's TensorProduct on gathered features and a scatter-sum, constants native to the dtype of x."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(x.dtype)  # an oracle built in float32 keeps float32 Clebsch-Gordan constants
+    try:
+        paths = [(i, j, k, "uvu", True) for i, j, k in instructions]
+        product = o3.TensorProduct(in1, in2, out, paths, shared_weights=False, internal_weights=False)
+    finally:
+        torch.set_default_dtype(default)
+    messages = product(x[graph.sender], y, w)
+    return x.new_zeros(graph.num_nodes, out.dim).index_add(0, graph.receiver, messages)
+
+
+def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:
+    """|value − reference| / |reference| in the Frobenius norm (absolute where the reference is zero)."""
+    value, reference = value.detach().double(), reference.detach().double()
+    difference, size = float((value - reference).norm()), float(reference.norm())
+    return difference / size if size else difference

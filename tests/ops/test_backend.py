@@ -1,0 +1,58 @@
+"""Choice of backend, and what info() says about it."""
+
+import pytest
+import torch
+
+import nequip_fast
+from nequip_fast.errors import InputError
+from nequip_fast.ops import backend, segment_sum
+from tests.helpers import random_graph
+
+
+def test_the_extension_is_built():
+    """Everything below, and every speed, rests on it."""
+    assert backend.NOT_LOADED is None
+    assert torch.ops.nequip_fast.cpu_isa() in ("plain", "avx2", "avx512")
+
+
+def test_info_names_backend_and_reason():
+    """One line per operator and device."""
+    info = nequip_fast.info()
+    assert info["operators"]["conv"]["cpu"] == "cpu: compiled kernel"
+    assert info["operators"]["conv"]["cuda"] == "reference: no cuda kernel yet"
+    nequip_fast.set_backend("reference")
+    assert nequip_fast.info()["operators"]["conv"]["cpu"] == "reference: chosen by name"
+
+
+def test_unknown_backend_suggests_the_nearest():
+    """A typo is answered with what was probably meant."""
+    with pytest.raises(InputError, match=r"unknown backend 'refrence'.*did you mean 'reference'\?"):
+        nequip_fast.set_backend("refrence")
+
+
+def test_use_backend_restores_after_an_error():
+    """A failing block does not leave its backend behind."""
+
+    def fails():
+        with nequip_fast.use_backend("reference"):
+            assert nequip_fast.get_backend() == "reference"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
+    assert nequip_fast.get_backend() == "auto"
+
+
+def test_half_precision_is_refused_by_name():
+    """The compiled kernels take float32 and float64; asked for by name, they say so."""
+    graph = random_graph(3, 5)
+    m = torch.ones(5, 2, dtype=torch.bfloat16)
+    with nequip_fast.use_backend("cpu"), pytest.raises(InputError, match=r"float32 or float64, not torch\.bfloat16"):
+        segment_sum(m, graph)
+    assert segment_sum(m, graph).dtype == torch.bfloat16
+
+
+def test_unknown_instruction_set():
+    """Asking for what the processor lacks is an error."""
+    with pytest.raises(RuntimeError, match="cannot run instruction set 'avx1024'"):
+        torch.ops.nequip_fast.set_cpu_isa("avx1024")
