@@ -74,9 +74,9 @@ class MDConfig:
         return self.max_temperature_K or max(10.0 * self.temperature_K, 3000.0)
 
     def physics(self) -> dict[str, Any]:
-        """The settings a continued run must share with the one before it: all but its length and housekeeping."""
-        free = {"output", "steps", "time_ps", "resume", "overwrite", "device", "max_temperature_K", "max_force_eV_A"}
-        return {name: value for name, value in asdict(self).items() if name not in free}
+        """The settings a continued run must share with the one before it: not its length, file names, housekeeping."""
+        free = ("output", "steps", "time_ps", "resume", "overwrite", "device", "max_temperature_K", "max_force_eV_A")
+        return {name: value for name, value in asdict(self).items() if name not in (*free, "model", "structure")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MDConfig:

@@ -240,7 +240,8 @@ def _deferred_interrupt() -> Iterator[threading.Event]:
         requested.set()
         signal.signal(signal.SIGINT, previous)
 
-    previous = signal.signal(signal.SIGINT, note)
+    previous = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, note)
     try:
         yield requested
     finally:

@@ -111,11 +111,11 @@ class Comparison:
 
     def summary(self) -> str:
         """One line of numbers."""
-        line = f"{self.name}: overlap {self.agreement:.3f} (two halves of the reference: {self.baseline:.3f})"
+        line = f"{self.name}: overlap {self.agreement:.2f} ({self.baseline:.2f} between two halves of the reference)"
         if isinstance(self.model, Distribution) and isinstance(self.reference, Distribution):
             line += (
-                f"; mean {self.model.mean:.4f} Å against {self.reference.mean:.4f} Å"
-                f", width {self.model.std:.4f} Å against {self.reference.std:.4f} Å"
+                f", mean {self.model.mean:.4f} Å (reference {self.reference.mean:.4f})"
+                f", width {self.model.std:.4f} Å (reference {self.reference.std:.4f})"
             )
         return line
 

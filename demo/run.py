@@ -1,0 +1,300 @@
+"""The main job on the data that ship with the project: train, test, simulate, compare, time.
+
+    python demo/run.py            # about five minutes on two cores, writes demo/out
+    python demo/run.py --quick    # the same steps in seconds, with a model that has learnt little
+
+Run again after Ctrl-C (or a crash) and it goes on where it stopped; what is complete is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "demo"
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from bench.throughput import throughput_table  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from nequip_fast.errors import InputError, MissingExtra  # noqa: E402
+from nequip_fast.files import write_text  # noqa: E402
+from nequip_fast.md import MDConfig, read_thermo, read_trajectory, simulate  # noqa: E402
+from nequip_fast.md.report import (  # noqa: E402
+    Comparison,
+    drift_verdict,
+    plot_comparisons,
+    plot_energy_conservation,
+)
+from nequip_fast.train import read_config  # noqa: E402
+from nequip_fast.train.run import train  # noqa: E402
+
+console = Console(highlight=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much of everything."""
+
+    training: tuple[str, ...] = ()  # overrides of the YAML files
+    ethanol_nvt_ps: float = 5.0
+    ethanol_nve_ps: float = 4.0
+    water_ps: float = 0.6
+    equilibration: float = 0.2  # first part of each NVT run that is not compared
+
+
+QUICK = Budget(
+    training=(
+        "data.n_train=12",
+        "data.n_val=4",
+        "data.n_test=4",
+        "model.num_layers=2",
+        "model.num_features=8",
+        "training.max_epochs=2",
+    ),
+    ethanol_nvt_ps=0.04,
+    ethanol_nve_ps=0.04,
+    water_ps=0.01,
+)
+
+
+class Stages:
+    """Runs the steps of the demo once each and remembers, beside their results, what went into them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record = folder / "stages.json"
+        self.known: dict[str, dict[str, Any]] = {}
+        if self.record.is_file():
+            self.known = json.loads(self.record.read_text())
+        for leftover in folder.rglob(".*-*"):  # of a write that a kill cut short
+            leftover.unlink()
+
+    def run(
+        self, title: str, inputs: Sequence[object], products: Sequence[Path], work: Callable[[bool], list[str]]
+    ) -> None:
+        """Do ``work(fresh)`` unless it was completed with the same inputs; print its findings either way.
+
+        Args:
+            inputs: files (their content counts) and plain values.
+            products: files the work leaves behind; if one is gone, it is done again.
+            work: does the step, from the start if ``fresh`` and else from where it was interrupted; returns findings.
+        """
+        console.print()
+        console.rule(f"[bold]{title}", align="left", style="dim")
+        fingerprint = _hash(inputs)
+        before = self.known.get(title, {})
+        same = before.get("inputs") == fingerprint
+        if same and "findings" in before and all(path.is_file() for path in products):
+            console.print("[dim]complete already, with the same inputs: not repeated[/dim]")
+        else:
+            self._remember(title, {"inputs": fingerprint})
+            findings = work(not same)
+            self._remember(title, {"inputs": fingerprint, "findings": findings})
+        bullets = Table.grid(padding=(0, 1))
+        for line in self.known[title]["findings"]:
+            bullets.add_row("•", line)
+        console.print(bullets)
+
+    def _remember(self, title: str, entry: dict[str, Any]) -> None:
+        self.known[title] = entry
+        write_text(self.record, json.dumps(self.known, indent=1, ensure_ascii=False) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny budgets: shows that everything works, no more")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: demo/out, or demo/out-quick)")
+    options = parser.parse_args(argv)
+    out = options.out or DEMO / ("out-quick" if options.quick else "out")
+    try:
+        demonstrate(_short(out), QUICK if options.quick else Budget())
+    except (InputError, MissingExtra) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; no file is left half-written, run the same command again to go on")
+        return 130
+    return 0
+
+
+def demonstrate(out: Path, budget: Budget) -> None:
+    """All steps, in order."""
+    out.mkdir(parents=True, exist_ok=True)
+    stages = Stages(out)
+    for name in ("ethanol", "water"):
+        fit(stages, name, out, budget)
+        if name == "ethanol":
+            simulate_ethanol(stages, out, budget)
+        else:
+            simulate_water(stages, out, budget)
+    time_model(stages, out)
+    list_files(out)
+
+
+def fit(stages: Stages, name: str, out: Path, budget: Budget) -> None:
+    """Train on the shipped data and report the errors on structures the model has not seen."""
+    settings, data, folder = DEMO / f"{name}.yaml", DEMO / "data" / f"{name}.xyz", out / name
+
+    def work(fresh: bool) -> list[str]:
+        overrides = [f"data.file={_short(data)}", f"output={folder}", f"overwrite={str(fresh).lower()}"]
+        status = train(read_config(settings, [*budget.training, *overrides]))
+        if status:
+            raise KeyboardInterrupt
+        return _test_errors(folder / "errors.json")
+
+    products = [folder / file for file in ("model.safetensors", "errors.json", "parity.png", "learning_curve.png")]
+    stages.run(f"Train a NequIP potential for {name} and test it", [settings, data, budget.training], products, work)
+
+
+def simulate_ethanol(stages: Stages, out: Path, budget: Budget) -> None:
+    """NVT for comparison with the reference, then NVE for the conservation of energy."""
+    model, data = out / "ethanol" / "model.safetensors", DEMO / "data" / "ethanol.xyz"
+    bonds_plot, energy_plot = out / "ethanol-bonds.png", out / "ethanol-energy.png"
+    nvt = MDConfig(
+        model=str(model),
+        structure=str(_short(data)),
+        output=str(out / "ethanol-nvt"),
+        temperature_K=500.0,
+        time_ps=budget.ethanol_nvt_ps,
+        interval=10,
+    )
+    nve = dataclasses.replace(
+        nvt,
+        ensemble="nve",
+        structure=str(Path(nvt.output) / "trajectory.traj"),
+        output=str(out / "ethanol-nve"),
+        time_ps=budget.ethanol_nve_ps,
+    )
+
+    def compare(fresh: bool) -> list[str]:
+        speed = _simulate(nvt, fresh)
+        frames, reference = _equilibrated(nvt, budget), _reference(data)
+        pairs = (("C", "O"), ("C", "H"), ("O", "H"))
+        comparisons = [Comparison.of_bonds(frames, reference, pair) for pair in pairs]
+        plot_comparisons(comparisons, bonds_plot, "GFN2-xTB", "ethanol at 500 K: bond lengths")
+        return [speed, *(comparison.summary() for comparison in comparisons)]
+
+    def conserve(fresh: bool) -> list[str]:
+        speed = _simulate(nve, fresh)
+        log = read_thermo(Path(nve.output) / "thermo.csv")
+        title = f"ethanol, NVE, {nve.timestep_fs:g} fs steps, {log['temperature_K'].mean():.0f} K on average"
+        num_atoms = len(_reference(data)[0])
+        return [speed, drift_verdict(plot_energy_conservation(log, num_atoms, energy_plot, title))]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # nine atoms are too little work to share
+    trajectories = [Path(config.output) / "trajectory.traj" for config in (nvt, nve)]
+    title = "Ethanol at 500 K (NVT) against the reference trajectory"
+    stages.run(title, [model, data, nvt.physics(), budget], [trajectories[0], bonds_plot], compare)
+    title = "Ethanol without thermostat (NVE): is energy conserved?"
+    stages.run(title, [model, trajectories[0], nve.physics(), budget], [trajectories[1], energy_plot], conserve)
+    torch.set_num_threads(threads)
+
+
+def simulate_water(stages: Stages, out: Path, budget: Budget) -> None:
+    """NVT of the periodic box, and its radial distribution functions."""
+    model, data, plot = out / "water" / "model.safetensors", DEMO / "data" / "water.xyz", out / "water-rdf.png"
+    nvt = MDConfig(
+        model=str(model),
+        structure=str(_short(data)),
+        output=str(out / "water-nvt"),
+        temperature_K=330.0,
+        timestep_fs=1.0,
+        time_ps=budget.water_ps,
+        interval=5,
+    )
+
+    def compare(fresh: bool) -> list[str]:
+        speed = _simulate(nvt, fresh)
+        frames, reference = _equilibrated(nvt, budget), _reference(data)
+        r_max = 0.5 * float(reference[0].cell.lengths().min())
+        comparisons = [Comparison.of_rdf(frames, reference, pair, r_max) for pair in (("O", "O"), ("O", "H"))]
+        plot_comparisons(comparisons, plot, "GFN1-xTB", "liquid water at 330 K")
+        return [speed, *(comparison.summary() for comparison in comparisons)]
+
+    products = [Path(nvt.output) / "trajectory.traj", plot]
+    title = "Liquid water at 330 K (NVT) against the reference trajectory"
+    stages.run(title, [model, data, nvt.physics(), budget], products, compare)
+
+
+def time_model(stages: Stages, out: Path) -> None:
+    """Throughput of the trained water model on its box; measured anew each time, for it depends on the moment."""
+    console.print()
+    console.rule("[bold]Throughput of the water model", align="left", style="dim")
+    console.print(throughput_table(out / "water" / "model.safetensors", _reference(DEMO / "data" / "water.xyz")[0]))
+
+
+def list_files(out: Path) -> None:
+    """Every result with its size."""
+    console.print()
+    console.rule("[bold]Files", align="left", style="dim")
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        console.print(f"{_size(path.stat().st_size):>9}  {path}", soft_wrap=True)
+
+
+def _simulate(config: MDConfig, fresh: bool) -> str:
+    result = simulate(dataclasses.replace(config, resume=not fresh, overwrite=fresh), console=console)
+    line = f"{result.time_ps:g} ps at {result.temperature_K:.0f} K on average"
+    return f"{line}, {result.ns_per_day:.3g} ns/day" if result.new_steps else line
+
+
+def _equilibrated(config: MDConfig, budget: Budget) -> list[Any]:
+    frames = read_trajectory(Path(config.output) / "trajectory.traj")
+    return frames[int(budget.equilibration * len(frames)) :]
+
+
+def _reference(path: Path) -> list[Any]:
+    from nequip_fast.data import read_structures
+
+    return read_structures(path)
+
+
+def _test_errors(path: Path) -> list[str]:
+    test = json.loads(path.read_text())["test"]
+    return [
+        f"test set of {test['structures']} structures: {what} MAE {1e3 * test['model'][key]:.3g} {unit}, trivial "
+        f"predictor {1e3 * test['trivial'][key]:.3g} {unit}"
+        for what, key, unit in (("forces", "forces_mae", "meV/Å"), ("energy", "energy_mae", "meV/atom"))
+    ]
+
+
+def _hash(inputs: Sequence[object]) -> str:
+    digest = hashlib.sha256()
+    for item in inputs:
+        if isinstance(item, Path):
+            if not item.is_file():
+                raise InputError(f"{item}: missing; restore it, or delete the output folder to start again")
+            digest.update(item.read_bytes())
+        else:
+            plain = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # type: ignore[call-overload]
+            digest.update(json.dumps(plain, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working directory where that is shorter."""
+    return min(path.resolve(), Path(os.path.relpath(path)), key=lambda form: len(str(form)))
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
