@@ -70,7 +70,7 @@ def strange_systems(draw):
     return positions, cell, pbc
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(strange_systems(), st.sampled_from([0.8, 2.5, 4.1]))
 def test_strange_cells(system, cutoff):
     positions, cell, pbc = system

@@ -29,10 +29,12 @@ def labelled(name, seed=0, energy=None, forces=True):
 MIXTURE = [labelled(name, seed) for seed, name in enumerate(["CH3CH2OH", "H2O", "CH4", "CO2", "H2"])]
 
 
-def test_same_as_nequip():
+def test_same_as_nequip(monkeypatch):
+    monkeypatch.setattr("nequip.utils.logger.rank_zero_only.rank", 0, raising=False)  # Lightning sets it elsewhere
     from nequip.data import AtomicDataDict, CommonDataStatisticsManager, compute_neighborlist_, from_ase
     from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper
 
+    torch.set_default_dtype(torch.float64)  # nequip keeps energies in it
     mapper = ChemicalSpeciesToAtomTypeMapper(TYPES)
     graphs = [compute_neighborlist_(mapper(from_ase(atoms)), 2.0) for atoms in MIXTURE]
     batches = [AtomicDataDict.batched_from_list([graph]) for graph in graphs]
