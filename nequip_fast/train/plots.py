@@ -74,7 +74,9 @@ def parity_plot(
     figure, axes = _figure(1, 3, (12.5, 4.0))
     reference, predicted = energy
     offset = float(np.mean(reference))
-    _diagonal(axes[0], 1000 * (reference - offset), 1000 * (predicted - offset), _BLUE, None)
+    shown = 1000 * (reference - offset), 1000 * (predicted - offset)
+    _points(axes[0], *shown, _BLUE)
+    _diagonal(axes[0], *shown)
     axes[0].set_xlabel(f"reference energy {'−' if offset > 0 else '+'} {abs(offset):.3f} eV/atom (meV/atom)")
     axes[0].set_ylabel("predicted (meV/atom)")
     _quote(axes[0], "energy per atom", errors, "energy", "meV/atom")
@@ -83,10 +85,11 @@ def parity_plot(
     colors = _element_colors(elements)
     for symbol, color in colors.items():
         chosen = elements == symbol
-        _diagonal(axes[1], reference[chosen].ravel(), predicted[chosen].ravel(), color, symbol)
+        _points(axes[1], reference[chosen].ravel(), predicted[chosen].ravel(), color, symbol)
+    _diagonal(axes[1], reference, predicted)
     axes[1].set_xlabel("reference force component (eV/Å)")
     axes[1].set_ylabel("predicted (eV/Å)")
-    axes[1].legend(frameon=False, fontsize=9, loc="lower right", markerscale=3, handletextpad=0.2)
+    axes[1].legend(frameon=False, fontsize=9, loc="lower right", handletextpad=0.2)
     _quote(axes[1], "forces", errors, "forces", "meV/Å")
 
     error = 1000 * (predicted - reference)
@@ -104,15 +107,20 @@ def parity_plot(
     _save(figure, path)
 
 
-def _diagonal(axis: Any, x: NDArray[Any], y: NDArray[Any], color: str, label: str | None) -> None:
+def _points(axis: Any, x: NDArray[Any], y: NDArray[Any], color: Any, label: str | None = None) -> None:
+    """A cloud that stays readable from a few to very many points."""
     many = max(1.0, len(x) / 500)
-    axis.scatter(x, y, s=max(2.0, 14 / many**0.5), color=color, alpha=max(0.15, 0.7 / many**0.3), lw=0, label=label)
-    both = np.concatenate([x, y, *([axis.get_xlim()] if axis.lines else [])])
-    low, high = float(both.min()), float(both.max())
+    size, alpha = max(2.0, 14 / many**0.5), max(0.15, 0.7 / many**0.3)
+    axis.scatter(x, y, s=size, color=color, alpha=alpha, lw=0)
+    if label:
+        axis.scatter([], [], s=30, color=color, label=label)  # for the legend
+
+
+def _diagonal(axis: Any, x: NDArray[Any], y: NDArray[Any]) -> None:
+    """The line of perfect prediction, in a square that holds all points."""
+    low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     margin = 0.04 * (high - low) or 1.0
-    limits = (low, high) if axis.lines else (low - margin, high + margin)
-    for line in list(axis.lines):
-        line.remove()
+    limits = (low - margin, high + margin)
     axis.plot(limits, limits, color=_GREY, lw=0.8, zorder=0)
     axis.set_xlim(limits)
     axis.set_ylim(limits)

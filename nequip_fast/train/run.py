@@ -107,6 +107,11 @@ def _prepare(output: Path, config: TrainConfig, identity: dict[str, Any], fabric
     fabric.barrier()
     last = output / "last.safetensors"
     if not last.exists():
+        for name in ("metrics.csv", "model.safetensors"):
+            if (output / name).exists():
+                raise InputError(
+                    f"{output}: holds {name} but no last.safetensors to resume; give another output or overwrite=true"
+                )
         return False
     stored = read_plain(last)["run"]
     if different := differing_keys(identity["config"], stored["config"]):

@@ -145,6 +145,15 @@ def test_other_data_in_the_same_folder(
     assert "other content in data.file" in capsys.readouterr().err
 
 
+def test_results_without_a_resume_point_are_kept(
+    springs: Path, tiny_run: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"precious")
+    assert main(tiny_run(springs, tmp_path)) == 2
+    assert "holds model.safetensors but no last.safetensors to resume" in capsys.readouterr().err
+    assert (tmp_path / "model.safetensors").read_bytes() == b"precious"
+
+
 def test_a_lost_final_model_is_written_again(springs: Path, tiny_run: Arguments, tmp_path: Path) -> None:
     """As after a kill between the last epoch and the final files."""
     assert main(tiny_run(springs, tmp_path, training__max_epochs=2)) == 0
