@@ -77,8 +77,9 @@ class RunFiles:
         """Drop log lines after ``step``: the run repeats them."""
         columns = read_thermo(self.thermo)
         kept = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        lines = [_line(row) for row in kept if row["step"] <= step]
-        write_text(self.thermo, ",".join(THERMO_COLUMNS) + "\n" + "".join(lines))
+        text = ",".join(THERMO_COLUMNS) + "\n" + "".join(_line(row) for row in kept if row["step"] <= step)
+        if text != self.thermo.read_text():
+            write_text(self.thermo, text)
 
 
 def read_trajectory(path: str | os.PathLike[str], select: slice = slice(None)) -> list[Atoms]:
