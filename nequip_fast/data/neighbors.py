@@ -131,7 +131,10 @@ def _candidates(
     search = vesin.NeighborList(cutoff=cutoff * (1 + 1e-9), full_list=True, sorted=False)
     i, j, shift = search.compute(points=positions, box=_completed(cell, pbc), periodic=pbc, quantities="ijS")
     i, j, shift = i.astype(np.int64), j.astype(np.int64), shift.astype(np.int64)
-    order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
+    low, high = shift.min(axis=0, initial=0), shift.max(axis=0, initial=0)
+    count = max(len(positions), 1)
+    # one number per pair that orders like (i, j, shift): sorts several times faster than five columns
+    order = np.argsort(np.ravel_multi_index((i, j, *(shift - low).T), (count, count, *(high - low + 1))))
     return i[order], j[order], shift[order]
 
 
