@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,8 @@ def from_nequip_checkpoint(path: str | os.PathLike[str], trust: bool = False, em
 
     Args:
         path: Lightning checkpoint (``.ckpt``).
-        trust: allow unpickling. Such files are pickles, and a pickle can run any code; say True only for
-            files whose origin you trust.
+        trust: unpickle objects where the file holds more than tensors and plain containers. A pickle can run any
+            code: say True only for files whose origin you trust.
         ema: take the moving average of the weights where there is one, as nequip does for inference.
 
     Raises:
@@ -61,21 +63,23 @@ def from_nequip_checkpoint(path: str | os.PathLike[str], trust: bool = False, em
 
 
 def _read(path: str | os.PathLike[str], trust: bool) -> Mapping[str, Any]:
+    """The checkpoint, without unpickling objects if that is enough, as it is for nequip 0.19's."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not a readable checkpoint (truncated, damaged or of another kind)")
     try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
         if not trust:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except ModuleNotFoundError as error:
-        raise InputError(f"{path}: reading it needs the package {error.name!r}, which is not installed") from None
-    except Exception as error:
-        if not trust and "weights_only" in str(error):
             raise InputError(
-                f"{path}: this checkpoint is a pickle, which can run code when read; if you trust where it comes from, "
-                "pass trust=True"
+                f"{path}: this checkpoint holds pickled objects, which can run any code when read; if you trust where "
+                "it comes from, pass trust=True"
             ) from None
-        raise InputError(f"{path}: not a readable checkpoint (truncated or damaged): {error}") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except ImportError as error:
+        raise InputError(f"{path}: reading it needs the package {error.name!r}; install that first") from None
 
 
 def _model_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -26,8 +27,9 @@ COMMON = {
     "per_type_energy_scales": 1.3,
     "per_type_energy_shifts": {"C": -1.0, "H": 2.0, "O": 0.3},
 }
-SMALL = {"num_layers": 3, "l_max": 2, "num_features": 8, "radial_mlp_width": 16}
-ODD = {"num_layers": 3, "l_max": 2, "num_features": [7, 13, 5], "radial_mlp_width": 11, "radial_mlp_depth": 2}
+SMALL = {"num_layers": 2, "l_max": 2, "num_features": 8, "radial_mlp_width": 16}
+# four layers, so that odd scalars appear (in the third) and are used (in the fourth)
+DEEP = {**SMALL, "num_layers": 4, "parity": True}
 ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "chemical_species": TYPES, "units": "metal"}
 
 # name -> settings; each is compared with nequip on molecules and on crystals, in both precisions
@@ -35,9 +37,9 @@ CASES: dict[str, dict[str, Any]] = {
     "preset_S": {"builder": "PresetNequIPGNNModel", "preset": "S"},
     "preset_M": {"builder": "PresetNequIPGNNModel", "preset": "M"},
     "preset_L": {"builder": "PresetNequIPGNNModel", "preset": "L"},
-    "parity": {**SMALL, "parity": True},
+    "parity": DEEP,
     "no_parity": {**SMALL, "parity": False},
-    "odd_channels": {**ODD, "parity": True},
+    "odd_channels": {**DEEP, "num_features": [7, 13, 5], "radial_mlp_width": 11, "radial_mlp_depth": 2},
     "scalars_only": {**SMALL, "l_max": 0},
     "per_edge_type_cutoff": {**SMALL, "per_edge_type_cutoff": {"H": 2.5, "C": {"H": 3.1, "O": 3.7}}},
     "zbl": {**SMALL, "parity": False, "pair_potential": {**ZBL, "polynomial_cutoff_p": 8}},
@@ -48,10 +50,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "bessel": {**SMALL, "bessel_trainable": True, "num_bessels": 5, "polynomial_cutoff_p": 4},
     "neighbours_by_type": {**SMALL, "avg_num_neighbors": {"C": 5.0, "H": 3.0, "O": 9.0}},
-    "resnet": {**SMALL, "convnet_resnet": True, "parity": False},
-    "norm": {**SMALL, "convnet_nonlinearity_type": "norm", "convnet_nonlinearity_scalars": {"e": "ssp", "o": "tanh"}},
+    "resnet": {**DEEP, "convnet_resnet": True, "parity": False},
+    "norm": {**DEEP, "convnet_nonlinearity_type": "norm", "convnet_nonlinearity_scalars": {"e": "ssp", "o": "tanh"}},
     "other_activations": {
-        **SMALL,
+        **DEEP,
         "convnet_nonlinearity_scalars": {"e": "ssp", "o": "abs"},
         "convnet_nonlinearity_gates": {"e": "tanh", "o": "abs"},
     },
@@ -104,15 +106,23 @@ def oracle(case: str, dtype: str) -> torch.nn.Module:
 def build_oracle(settings: Mapping[str, Any]) -> torch.nn.Module:
     """nequip's own model of ``settings``, built natively in its precision."""
     from nequip import model as nequip_model
+
+    arguments = dict(settings)
+    with nequip_globals():
+        return getattr(nequip_model, arguments.pop("builder"))(**arguments).eval()
+
+
+@contextmanager
+def nequip_globals() -> Iterator[None]:
+    """nequip wants global state of its own; put torch's default precision back afterwards."""
     from nequip.utils.global_state import set_global_state
 
     default = torch.get_default_dtype()
-    arguments = dict(settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         set_global_state()
         try:
-            return getattr(nequip_model, arguments.pop("builder"))(**arguments).eval()
+            yield
         finally:
             torch.set_default_dtype(default)
 

@@ -1,0 +1,201 @@
+"""A checkpoint that nequip-train wrote gives nequip's own predictions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ase.build
+import numpy as np
+import pytest
+import torch
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from model_cases import build_oracle, call, config, graph, nequip_globals, relative_error
+
+from nequip_fast.errors import InputError
+from nequip_fast.model import build_model, from_nequip_checkpoint, load_nequip_state_dict
+
+TYPES = ["H", "O"]
+TRAINING = """
+run: [train]
+data:
+  _target_: nequip.data.datamodule.ASEDataModule
+  seed: 1
+  split_dataset: {{file_path: {folder}/data.xyz, train: 4, val: 2}}
+  transforms:
+    - {{_target_: nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper, model_type_names: [H, O]}}
+    - {{_target_: nequip.data.transforms.NeighborListTransform, r_max: 4.0}}
+  train_dataloader: {{_target_: torch.utils.data.DataLoader, batch_size: 2}}
+  val_dataloader: {{_target_: torch.utils.data.DataLoader, batch_size: 2}}
+  stats_manager:
+    _target_: nequip.data.CommonDataStatisticsManager
+    dataloader_kwargs: {{batch_size: 2}}
+    type_names: [H, O]
+trainer:
+  _target_: lightning.Trainer
+  accelerator: cpu
+  max_epochs: 2
+  logger: false
+  enable_progress_bar: false
+  num_sanity_val_steps: 0
+  callbacks:
+    - {{_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: {folder}, save_last: true}}
+training_module:
+  _target_: nequip.train.EMALightningModule
+  loss: {{_target_: nequip.train.EnergyForceLoss}}
+  val_metrics: {{_target_: nequip.train.EnergyForceMetrics}}
+  optimizer: {{_target_: torch.optim.Adam, lr: 0.01}}
+  model:
+    _target_: nequip.model.modify
+    modifiers:
+      - {{modifier: modify_PerTypeScaleShift, shifts: {{O: -3.5}}, shifts_trainable: true}}
+    model:
+      _target_: nequip.model.NequIPGNNModel
+      seed: 1
+      model_dtype: float32
+      type_names: [H, O]
+      r_max: 4.0
+      num_layers: 3
+      l_max: 1
+      num_features: [7, 5]
+      radial_mlp_width: 16
+      bessel_trainable: true
+      avg_num_neighbors: ${{training_data_stats:num_neighbors_mean}}
+      per_type_energy_scales: ${{training_data_stats:per_type_forces_rms}}
+      per_type_energy_shifts: ${{training_data_stats:per_atom_energy_mean}}
+      pair_potential:
+        _target_: nequip.nn.pair_potential.ZBL
+        chemical_species: [H, O]
+        units: metal
+hydra: {{run: {{dir: {folder}/hydra}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of nequip-train on six water molecules."""
+    folder = tmp_path_factory.mktemp("nequip")
+    rng = np.random.default_rng(0)
+    frames = []
+    for k in range(6):
+        atoms = ase.build.molecule("H2O")
+        atoms.rattle(0.1, seed=k)
+        atoms.calc = SinglePointCalculator(atoms, energy=float(rng.normal()), forces=rng.normal(size=(3, 3)))
+        frames.append(atoms)
+    write(folder / "data.xyz", frames)
+    (folder / "config.yaml").write_text(TRAINING.format(folder=folder))
+    command = [sys.executable, "-m", "nequip.scripts.train", "-cp", str(folder), "-cn", "config"]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "last.ckpt"
+
+
+def _edited(path: Path, target: Path, edit: Any) -> Path:
+    content = torch.load(path, weights_only=False)
+    edit(content)
+    torch.save(content, target)
+    return target
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_real_checkpoint(checkpoint: Path, ema: bool) -> None:
+    from nequip.model.saved_models.checkpoint import ModelFromCheckpoint
+
+    with nequip_globals():
+        theirs = ModelFromCheckpoint(str(checkpoint)).eval()
+    if not ema:
+        weights = torch.load(checkpoint, weights_only=False)["state_dict"]
+        prefix = "model.sole_model."
+        theirs.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    ours = from_nequip_checkpoint(checkpoint, ema=ema)
+    assert not ours.training
+    assert ours.type_names == TYPES
+    assert ours.r_max == 4.0
+    assert ours.config["per_type_energy_shifts"]["O"] == -3.5
+    data = graph(ase.build.molecule("H2O"), TYPES)
+    expected, found = call(theirs, data), call(ours, data)
+    for quantity in ("total_energy", "atomic_energy", "forces"):
+        assert relative_error(found[quantity], expected[quantity]) < 1e-6
+    rebuilt = build_model(ours.config)
+    rebuilt.load_state_dict(ours.state_dict())
+    assert torch.equal(call(rebuilt.eval(), data)["forces"], found["forces"])
+
+
+def test_averaged_and_last_weights_differ(checkpoint: Path) -> None:
+    averaged, last = from_nequip_checkpoint(checkpoint), from_nequip_checkpoint(checkpoint, ema=False)
+    changed = [not torch.equal(a, b) for a, b in zip(averaged.parameters(), last.parameters(), strict=True)]
+    assert all(changed)
+
+
+def test_pickled_objects_need_trust(checkpoint: Path, tmp_path: Path) -> None:
+    path = _edited(
+        checkpoint, tmp_path / "pickle.ckpt", lambda content: content.update(note=Path("x"), file=zipfile.Path)
+    )
+    with pytest.raises(InputError, match="trust=True"):
+        from_nequip_checkpoint(path)
+    trusted = from_nequip_checkpoint(path, trust=True)
+    expected = from_nequip_checkpoint(checkpoint)
+    assert all(torch.equal(a, b) for a, b in zip(trusted.parameters(), expected.parameters(), strict=True))
+
+
+def _drop_key(content: dict[str, Any]) -> None:
+    del content["state_dict"]["model.sole_model.model.func.layer1_convnet.conv.sc.weight"]
+
+
+def _rename_model(content: dict[str, Any]) -> None:
+    content["hyper_parameters"]["info_dict"]["training_module"]["model"] = {"_target_": "allegro.model.AllegroModel"}
+
+
+def _other_width(content: dict[str, Any]) -> None:
+    model = content["hyper_parameters"]["info_dict"]["training_module"]["model"]["model"]
+    model["radial_mlp_width"] = 17
+
+
+def _swapped(content: dict[str, Any]) -> None:
+    content["state_dict"]["ema._extra_state"]["is_holding_ema_weights"] = False
+
+
+def _fewer_averages(content: dict[str, Any]) -> None:
+    del content["state_dict"]["ema.ema_weight_3"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_drop_key, "16|17|lacks|averaged weights"),
+        (_rename_model, "allegro.model.AllegroModel"),
+        (_other_width, "the settings differ"),
+        (_swapped, "swapped"),
+        (_fewer_averages, "averaged weights for a model of"),
+        (lambda content: content.pop("hyper_parameters"), "not a checkpoint of nequip"),
+    ],
+)
+def test_damaged_checkpoint(checkpoint: Path, tmp_path: Path, edit: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_nequip_checkpoint(_edited(checkpoint, tmp_path / "edited.ckpt", edit))
+
+
+def test_truncated_and_missing_file(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.ckpt"
+    path.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(InputError, match="truncated"):
+        from_nequip_checkpoint(path)
+    with pytest.raises(InputError, match="no such file"):
+        from_nequip_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_state_dict_of_another_model_is_refused() -> None:
+    theirs = build_oracle(config("no_parity"))
+    with pytest.raises(InputError, match="has unknown layer1_convnet"):
+        load_nequip_state_dict(build_model({**config("no_parity"), "num_layers": 1}), theirs.state_dict())
+    with pytest.raises(InputError, match="lacks layer2_convnet"):
+        load_nequip_state_dict(build_model({**config("no_parity"), "num_layers": 3}), theirs.state_dict())
+    with pytest.raises(InputError, match="0 NequIP models"):
+        load_nequip_state_dict(build_model(config("no_parity")), {})
