@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,49 +47,61 @@ console = Console(highlight=False)
 class Budget:
     """How much of everything."""
 
-    training: tuple[str, ...] = ()  # overrides of the YAML files
+    ethanol_training: tuple[str, ...] = ()  # overrides of ethanol.yaml
+    water_training: tuple[str, ...] = ("training.max_time=75s",)
     ethanol_nvt_ps: float = 5.0
     ethanol_nve_ps: float = 4.0
     water_ps: float = 0.6
     equilibration: float = 0.2  # first part of each NVT run that is not compared
+    max_temperature_K: float | None = None  # None: the default of MDConfig
 
 
+_LITTLE = (
+    "data.n_train=12",
+    "data.n_val=4",
+    "data.n_test=4",
+    "model.num_layers=2",
+    "model.num_features=8",
+    "training.max_epochs=2",
+)
 QUICK = Budget(
-    training=(
-        "data.n_train=12",
-        "data.n_val=4",
-        "data.n_test=4",
-        "model.num_layers=2",
-        "model.num_features=8",
-        "training.max_epochs=2",
-    ),
+    ethanol_training=_LITTLE,
+    water_training=_LITTLE,
     ethanol_nvt_ps=0.04,
     ethanol_nve_ps=0.04,
     water_ps=0.01,
+    max_temperature_K=1e6,  # a model that has learnt little heats up
 )
 
 
 class Stages:
     """Runs the steps of the demo once each and remembers, beside their results, what went into them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.record = folder / "stages.json"
-        self.known: dict[str, dict[str, Any]] = {}
-        if self.record.is_file():
-            self.known = json.loads(self.record.read_text())
-        for leftover in folder.rglob(".*-*"):  # of a write that a kill cut short
+    def __init__(self, out: Path) -> None:
+        self.record = out / "stages.json"
+        if not self.record.is_file():
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise InputError(f"{out}: holds something that is not of this demo; name an empty folder with --out")
+            write_text(self.record, "{}\n")
+        self.known: dict[str, dict[str, Any]] = json.loads(self.record.read_text())
+        for leftover in out.rglob(".*-*"):  # of a write that a kill cut short
             leftover.unlink()
 
     def run(
-        self, title: str, inputs: Sequence[object], products: Sequence[Path], work: Callable[[bool], list[str]]
+        self,
+        title: str,
+        folder: Path,
+        inputs: Sequence[object],
+        products: Sequence[Path],
+        work: Callable[[], list[str]],
     ) -> None:
-        """Do ``work(fresh)`` unless it was completed with the same inputs; print its findings either way.
+        """Do ``work`` unless it was completed with the same inputs; print its findings either way.
 
         Args:
+            folder: where the work keeps its state; emptied when the inputs have changed.
             inputs: files (their content counts) and plain values.
             products: files the work leaves behind; if one is gone, it is done again.
-            work: does the step, from the start if ``fresh`` and else from where it was interrupted; returns findings.
+            work: does the step, going on from what is in ``folder``; returns findings.
         """
         console.print()
         console.rule(f"[bold]{title}", align="left", style="dim")
@@ -98,9 +111,10 @@ class Stages:
         if same and "findings" in before and all(path.is_file() for path in products):
             console.print("[dim]complete already, with the same inputs: not repeated[/dim]")
         else:
-            self._remember(title, {"inputs": fingerprint})
-            findings = work(not same)
-            self._remember(title, {"inputs": fingerprint, "findings": findings})
+            if not same:  # emptied before it is noted down: a kill in between empties it once more
+                shutil.rmtree(folder, ignore_errors=True)
+                self._remember(title, {"inputs": fingerprint})
+            self._remember(title, {"inputs": fingerprint, "findings": work()})
         bullets = Table.grid(padding=(0, 1))
         for line in self.known[title]["findings"]:
             bullets.add_row("•", line)
@@ -131,14 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def demonstrate(out: Path, budget: Budget) -> None:
     """All steps, in order."""
-    out.mkdir(parents=True, exist_ok=True)
     stages = Stages(out)
-    for name in ("ethanol", "water"):
-        fit(stages, name, out, budget)
-        if name == "ethanol":
-            simulate_ethanol(stages, out, budget)
-        else:
-            simulate_water(stages, out, budget)
+    fit(stages, "ethanol", out, budget)
+    simulate_ethanol(stages, out, budget)
+    fit(stages, "water", out, budget)
+    simulate_water(stages, out, budget)
     time_model(stages, out)
     list_files(out)
 
@@ -146,16 +157,17 @@ def demonstrate(out: Path, budget: Budget) -> None:
 def fit(stages: Stages, name: str, out: Path, budget: Budget) -> None:
     """Train on the shipped data and report the errors on structures the model has not seen."""
     settings, data, folder = DEMO / f"{name}.yaml", DEMO / "data" / f"{name}.xyz", out / name
+    changes = {"ethanol": budget.ethanol_training, "water": budget.water_training}[name]
 
-    def work(fresh: bool) -> list[str]:
-        overrides = [f"data.file={_short(data)}", f"output={folder}", f"overwrite={str(fresh).lower()}"]
-        status = train(read_config(settings, [*budget.training, *overrides]))
-        if status:
+    def work() -> list[str]:
+        config = read_config(settings, [*changes, f"data.file={_short(data)}", f"output={folder}"])
+        if train(config):
             raise KeyboardInterrupt
         return _test_errors(folder / "errors.json")
 
     products = [folder / file for file in ("model.safetensors", "errors.json", "parity.png", "learning_curve.png")]
-    stages.run(f"Train a NequIP potential for {name} and test it", [settings, data, budget.training], products, work)
+    title = f"Train a NequIP potential for {name} and test it"
+    stages.run(title, folder, [settings, data, changes], products, work)
 
 
 def simulate_ethanol(stages: Stages, out: Path, budget: Budget) -> None:
@@ -169,6 +181,7 @@ def simulate_ethanol(stages: Stages, out: Path, budget: Budget) -> None:
         temperature_K=500.0,
         time_ps=budget.ethanol_nvt_ps,
         interval=10,
+        max_temperature_K=budget.max_temperature_K,
     )
     nve = dataclasses.replace(
         nvt,
@@ -178,16 +191,16 @@ def simulate_ethanol(stages: Stages, out: Path, budget: Budget) -> None:
         time_ps=budget.ethanol_nve_ps,
     )
 
-    def compare(fresh: bool) -> list[str]:
-        speed = _simulate(nvt, fresh)
+    def compare() -> list[str]:
+        speed = _simulate(nvt)
         frames, reference = _equilibrated(nvt, budget), _reference(data)
         pairs = (("C", "O"), ("C", "H"), ("O", "H"))
         comparisons = [Comparison.of_bonds(frames, reference, pair) for pair in pairs]
         plot_comparisons(comparisons, bonds_plot, "GFN2-xTB", "ethanol at 500 K: bond lengths")
         return [speed, *(comparison.summary() for comparison in comparisons)]
 
-    def conserve(fresh: bool) -> list[str]:
-        speed = _simulate(nve, fresh)
+    def conserve() -> list[str]:
+        speed = _simulate(nve)
         log = read_thermo(Path(nve.output) / "thermo.csv")
         title = f"ethanol, NVE, {nve.timestep_fs:g} fs steps, {log['temperature_K'].mean():.0f} K on average"
         num_atoms = len(_reference(data)[0])
@@ -195,11 +208,11 @@ def simulate_ethanol(stages: Stages, out: Path, budget: Budget) -> None:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # nine atoms are too little work to share
-    trajectories = [Path(config.output) / "trajectory.traj" for config in (nvt, nve)]
-    title = "Ethanol at 500 K (NVT) against the reference trajectory"
-    stages.run(title, [model, data, nvt.physics(), budget], [trajectories[0], bonds_plot], compare)
-    title = "Ethanol without thermostat (NVE): is energy conserved?"
-    stages.run(title, [model, trajectories[0], nve.physics(), budget], [trajectories[1], energy_plot], conserve)
+    first, second = (Path(config.output) for config in (nvt, nve))
+    title, products = "Ethanol at 500 K (NVT) against the reference trajectory", [first / "trajectory.traj", bonds_plot]
+    stages.run(title, first, [model, data, nvt.physics(), budget], products, compare)
+    title, products = "Ethanol without thermostat (NVE): is energy conserved?", [second / "thermo.csv", energy_plot]
+    stages.run(title, second, [model, first / "trajectory.traj", nve.physics(), budget], products, conserve)
     torch.set_num_threads(threads)
 
 
@@ -214,19 +227,20 @@ def simulate_water(stages: Stages, out: Path, budget: Budget) -> None:
         timestep_fs=1.0,
         time_ps=budget.water_ps,
         interval=5,
+        max_temperature_K=budget.max_temperature_K,
     )
 
-    def compare(fresh: bool) -> list[str]:
-        speed = _simulate(nvt, fresh)
+    def compare() -> list[str]:
+        speed = _simulate(nvt)
         frames, reference = _equilibrated(nvt, budget), _reference(data)
         r_max = 0.5 * float(reference[0].cell.lengths().min())
         comparisons = [Comparison.of_rdf(frames, reference, pair, r_max) for pair in (("O", "O"), ("O", "H"))]
         plot_comparisons(comparisons, plot, "GFN1-xTB", "liquid water at 330 K")
         return [speed, *(comparison.summary() for comparison in comparisons)]
 
-    products = [Path(nvt.output) / "trajectory.traj", plot]
-    title = "Liquid water at 330 K (NVT) against the reference trajectory"
-    stages.run(title, [model, data, nvt.physics(), budget], products, compare)
+    folder = Path(nvt.output)
+    title, products = "Liquid water at 330 K (NVT) against the reference trajectory", [folder / "trajectory.traj", plot]
+    stages.run(title, folder, [model, data, nvt.physics(), budget], products, compare)
 
 
 def time_model(stages: Stages, out: Path) -> None:
@@ -244,8 +258,8 @@ def list_files(out: Path) -> None:
         console.print(f"{_size(path.stat().st_size):>9}  {path}", soft_wrap=True)
 
 
-def _simulate(config: MDConfig, fresh: bool) -> str:
-    result = simulate(dataclasses.replace(config, resume=not fresh, overwrite=fresh), console=console)
+def _simulate(config: MDConfig) -> str:
+    result = simulate(dataclasses.replace(config, resume=True), console=console)
     line = f"{result.time_ps:g} ps at {result.temperature_K:.0f} K on average"
     return f"{line}, {result.ns_per_day:.3g} ns/day" if result.new_steps else line
 
@@ -278,7 +292,7 @@ def _hash(inputs: Sequence[object]) -> str:
                 raise InputError(f"{item}: missing; restore it, or delete the output folder to start again")
             digest.update(item.read_bytes())
         else:
-            plain = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # type: ignore[call-overload]
+            plain = dataclasses.asdict(item) if isinstance(item, Budget) else item
             digest.update(json.dumps(plain, sort_keys=True).encode())
     return digest.hexdigest()
 

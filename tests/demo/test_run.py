@@ -65,6 +65,7 @@ def test_second_run_repeats_nothing_and_changed_inputs_are_done_again(folder: Pa
     (folder / "ethanol-energy.png").unlink()  # a lost result is made again
     water = next(title for title in record if title.startswith("Liquid water"))
     record[water]["inputs"] = "other"
+    (folder / "water-nvt" / "thermo.csv").write_text("of the other inputs")
     (folder / "stages.json").write_text(json.dumps(record))
     process = start(folder)
     text = process.communicate(timeout=300)[0]
@@ -72,3 +73,12 @@ def test_second_run_repeats_nothing_and_changed_inputs_are_done_again(folder: Pa
     assert text.count("not repeated") == 3
     changed = {name for name in RESULTS if (folder / name).stat().st_mtime_ns != before[name]}
     assert changed == {"ethanol-energy.png", "water-rdf.png"}
+    assert (folder / "water-nvt" / "thermo.csv").read_text().startswith("step,")
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "water").mkdir()
+    process = start(tmp_path)
+    assert "not of this demo" in process.communicate(timeout=120)[0]
+    assert process.returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["water"]
