@@ -120,6 +120,7 @@ class TrainConfig:
     overwrite: bool = option("start again in a folder that holds a run", False)
     device: Literal["auto", "cpu", "cuda"] = option("auto: the GPU if there is one", "auto")
     devices: int = option("GPUs (or CPU processes) of this machine that share each batch", 1)
+    threads: int | None = option("CPU threads per process (default: torch's choice); a resumed run keeps its own", None)
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -351,6 +352,7 @@ def _check_values(config: TrainConfig) -> None:
         "training.learning_rate": config.training.learning_rate,
         "training.log_every": config.training.log_every,
         "devices": config.devices,
+        "threads": config.threads,
         "data.n_train": config.data.n_train,
         "data.n_val": config.data.n_val,
     }

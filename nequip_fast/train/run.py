@@ -38,15 +38,28 @@ def train(config: TrainConfig) -> int:
     Raises:
         InputError: anything wrong with the configuration, the data, or the folder.
     """
+    before = torch.get_num_threads()
+    try:
+        return _train(config)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(config: TrainConfig) -> int:
     output = Path(config.output)
     fabric = make_fabric(config.device, config.devices)
     reporter = Reporter(config.training.log_every, output / "learning_curve.png", quiet=not fabric.is_global_zero)
     identity = _identity(config)
     resuming = _prepare(output, config, identity, fabric)
-    if resuming and read_plain(output / "last.safetensors")["position"]["finished"] and _complete(output):
-        finished = read_plain(output / "last.safetensors")["position"]["finished"]
-        reporter.say(f"{output}: this run is finished ({finished}); overwrite=true starts it again")
+    stored = read_plain(output / "last.safetensors") if resuming else None
+    if stored and stored["position"]["finished"] and (output / "model.safetensors").exists():
+        reporter.say(
+            f"{output}: this run is finished ({stored['position']['finished']}); overwrite=true starts it again"
+        )
         return 0
+    threads = stored["threads"] if stored else config.threads
+    if threads:
+        torch.set_num_threads(threads)  # sums in another number of threads would not be the same bit for bit
     reporter.say(f"reading {config.data.file}")
     datasets = load_datasets(config)
     reporter.say(datasets.summary)
@@ -84,7 +97,7 @@ def build(config: TrainConfig, datasets: Datasets) -> Any:
 def _identity(config: TrainConfig) -> dict[str, Any]:
     """What a resumed run must agree with: all that changes the result, and the content of the data files."""
     tree = config.to_dict()
-    for name in ("output", "overwrite", "device", "devices"):
+    for name in ("output", "overwrite", "device", "devices", "threads"):
         tree.pop(name)
     tree["training"].pop("log_every")
     tree["training"].pop("checkpoint_interval")
@@ -126,11 +139,6 @@ def _prepare(output: Path, config: TrainConfig, identity: dict[str, Any], fabric
             "overwrite=true"
         )
     return True
-
-
-def _complete(output: Path) -> bool:
-    """The last file of a finished run is there."""
-    return (output / "model.safetensors").exists()
 
 
 def _conclude(config: TrainConfig, trainer: Trainer, reporter: Reporter) -> None:

@@ -242,6 +242,7 @@ class Trainer:
                 {"train_sums": self.train_sums},
                 {
                     "run": self.identity,
+                    "threads": torch.get_num_threads(),
                     "position": asdict(self.position),
                     "schedule": self.schedule.state(),
                     "ema_updates": self.ema.updates,

@@ -22,6 +22,7 @@ def test_reaches_its_error(tmp_path: Path) -> None:
         f"data.file={DEMO / 'data' / 'ethanol.xyz'}",
         f"output={tmp_path}",
         "device=cpu",
+        "threads=1",
         f"training.max_epochs={EPOCHS}",
         "training.max_time=1h",
     ]
