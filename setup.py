@@ -39,10 +39,13 @@ class CMakeBuild(build_ext):
         import torch  # headers and libraries; imported here so that metadata can be read without it
 
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        build = ROOT / "build" / f"cmake-torch{torch.__version__}"
+        build = ROOT / "build" / ("ninja" if shutil.which("ninja") else "make")
         build.mkdir(parents=True, exist_ok=True)
         nvcc = find_nvcc()
-        print(f"nequip_fast: CUDA kernels {'with ' + nvcc if nvcc else 'left out (no nvcc): CPU kernels only'}", flush=True)
+        print(
+            f"nequip_fast: CUDA kernels {'with ' + nvcc if nvcc else 'left out (no nvcc): CPU kernels only'}",
+            flush=True,
+        )
         options = [
             f"-DTORCH_DIR={Path(torch.__file__).parent}",
             f"-DOUTPUT_DIR={output}",
@@ -50,8 +53,9 @@ class CMakeBuild(build_ext):
             f"-DNF_CUDA={'ON' if nvcc else 'OFF'}",
             *([f"-DCMAKE_CUDA_COMPILER={nvcc}"] if nvcc else []),
         ]
-        if shutil.which("ninja"):
-            options.append("-GNinja")
+        ninja = shutil.which("ninja")
+        if ninja:  # named afresh each time: an isolated build leaves the path of its own copy in the cache
+            options += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         subprocess.run(["cmake", "-S", str(ROOT), "-B", str(build), *options], check=True)
         subprocess.run(["cmake", "--build", str(build), "--parallel", jobs], check=True)

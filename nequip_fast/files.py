@@ -63,7 +63,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors raises its own type for every kind of damage
         raise InputError(f"{path}: not a readable safetensors file (truncated or damaged): {error}") from None
     if _HEADER not in metadata:

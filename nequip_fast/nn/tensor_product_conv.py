@@ -43,7 +43,7 @@ class TensorProductConv(torch.nn.Module):
         return self.problem.dim_w
 
     def forward(self, x: Tensor, edge_attrs: Tensor, edge_weights: Tensor, graph: Graph) -> Tensor:
-        """x [N, irreps_in1.dim], edge_attrs [E, irreps_in2.dim], edge_weights [E, weight_numel] → [N, irreps_out.dim]."""
+        """x [N, in1.dim], edge_attrs [E, in2.dim], edge_weights [E, weight_numel] → [N, irreps_out.dim]."""
         return conv(x, edge_attrs, edge_weights, graph, self.problem)
 
     def extra_repr(self) -> str:

@@ -73,7 +73,7 @@ class ConvProblem:
             (mul1, ir1), (mul2, ir2), (mul3, ir3) = in1[i1], in2[i2], out[i3]
             if ir3 not in ir1 * ir2 or mul1 != mul3 or mul2 != 1:
                 raise ValueError(
-                    f"({i1}, {i2}, {i3}): {in1[i1]} x {in2[i2]} -> {out[i3]} is not a 'uvu' path with one edge attribute"
+                    f"({i1}, {i2}, {i3}): {in1[i1]} x {in2[i2]} -> {out[i3]} is no 'uvu' path with one edge attribute"
                 )
             coefficient = ((2 * ir3.l + 1) / sharing[i3]) ** 0.5
             starts = slices1[i1].start, slices2[i2].start, dim_w, slices3[i3].start

@@ -354,7 +354,7 @@ def test_kernels_refuse_indices_out_of_range():
 
 def test_instructions_that_are_not_uvu():
     """Irreps that do not multiply, or change multiplicity, are refused by name."""
-    with pytest.raises(ValueError, match="not a 'uvu' path"):
+    with pytest.raises(ValueError, match="is no 'uvu' path"):
         ConvProblem.from_irreps("2x1o", "1o", "2x3e", [(0, 0, 0)])
-    with pytest.raises(ValueError, match="not a 'uvu' path"):
+    with pytest.raises(ValueError, match="is no 'uvu' path"):
         ConvProblem.from_irreps("2x1o", "0e", "3x1o", [(0, 0, 0)])

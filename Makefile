@@ -1,0 +1,33 @@
+# make demo · make test · make bench · make lint: each creates .venv and builds the extension if that is needed.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
+
+.PHONY: demo test bench lint clean
+
+demo: $(VENV)/.ready
+	$(RUN) demo/run.py
+
+test: $(VENV)/.ready
+	$(RUN) -m pytest
+
+bench: $(VENV)/.ready
+	$(RUN) bench/run.py
+
+lint: $(VENV)/.ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+clean:
+	rm -rf $(VENV) build nequip_fast/_C.so *.egg-info
+
+# torch comes first: the extension is compiled against the torch that will load it.
+$(VENV)/.ready: $(SOURCES)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "nequip_fast needs Python 3.10 or later")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -c constraints.txt torch numpy setuptools cmake ninja
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(RUN) -m pip install -c constraints.txt --no-build-isolation -e '.[test,demo]'
+	$(RUN) -m nequip_fast.cli info
+	touch $@
