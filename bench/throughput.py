@@ -55,7 +55,7 @@ def throughput(
     if reason := nequip_peer.missing():
         absent["nequip"] = reason
     else:
-        models["nequip"] = _nequip_twin(mine)
+        models["nequip"] = nequip_peer.twin(mine)
     rows = []
     for batch in batches:
         graph = collate([graph_from_atoms(structure, mine.type_names, mine.r_max)] * batch)
@@ -74,24 +74,16 @@ def throughput(
     return rows, absent
 
 
-def _nequip_twin(mine: Any) -> torch.nn.Module:
-    """nequip's model from our configuration, with our weights."""
-    import nequip.model
-
-    arguments = dict(mine.config)
-    builder = arguments.pop("builder")
-    return nequip_peer.with_weights_of(getattr(nequip.model, builder)(**arguments), mine)
-
-
-def table(rows: Sequence[Throughput], absent: dict[str, str]) -> Any:
-    """The rows as a rich table."""
+def throughput_table(model_path: str | os.PathLike[str], structure: Any) -> Any:
+    """:func:`throughput` as a rich table."""
     from rich.table import Table
 
+    rows, absent = throughput(model_path, structure)
     result = Table(title=f"energy and forces of this model, {torch.get_num_threads()} threads", title_justify="left")
-    for column in ("batch", "", "ms", "atoms/s", "times longer [lowest–highest]"):
+    for column in ("batch", "", "ms", "atoms/s", "times longer (lowest–highest)"):
         result.add_column(column, justify="left" if not column else "right")
     for row in rows:
-        ratio = "1" if row.contender == "nequip_fast" else "{:.3g}× [{:.3g}–{:.3g}]".format(*row.slower)
+        ratio = "1" if row.contender == "nequip_fast" else "{:.3g}× ({:.3g}–{:.3g})".format(*row.slower)
         result.add_row(str(row.batch), row.contender, f"{row.milliseconds:.3g}", f"{row.atoms_per_second:.3g}", ratio)
     for name, reason in absent.items():
         result.add_row("", name, "–", "–", reason)
@@ -104,4 +96,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python bench/throughput.py MODEL.safetensors STRUCTURES")
     first = read_structures(sys.argv[2], index="0", require_labels=False)[0]
-    Console().print(table(*throughput(sys.argv[1], first)))
+    Console().print(throughput_table(sys.argv[1], first))

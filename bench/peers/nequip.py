@@ -20,18 +20,26 @@ def missing() -> str | None:
 
 def model(case: ModelCase, dtype: torch.dtype, device: str) -> tuple[torch.nn.Module, dict[str, Any]]:
     """nequip's preset with our model's weights, evaluation mode."""
-    from nequip.model import PresetNequIPGNNModel
-
     mine, data = ours.model(case, dtype, device)
-    theirs = PresetNequIPGNNModel(**ours.model_arguments(case, dtype))
-    return with_weights_of(theirs, mine).eval().to(device), data
+    return twin(mine).to(device), data
 
 
-def with_weights_of(theirs: torch.nn.Module, mine: torch.nn.Module) -> torch.nn.Module:
-    """Load our state_dict into nequip's model; the keys are the same but for nequip's wrapper."""
+def twin(mine: Any) -> torch.nn.Module:
+    """nequip's model for the configuration and the weights of one of ours, evaluation mode."""
+    import nequip.model
+    from nequip.utils.global_state import set_global_state
+
+    dtype = torch.get_default_dtype()
+    set_global_state()  # nequip builds no model without it
+    try:
+        arguments = dict(mine.config)
+        theirs = getattr(nequip.model, arguments.pop("builder"))(**arguments)
+    finally:
+        torch.set_default_dtype(dtype)
+    # the keys are ours behind the prefix of nequip's wrappers
     prefix = next(name for name in theirs.state_dict() if name.endswith("type_embed.embed_module.weight"))
     prefix = prefix.removesuffix("type_embed.embed_module.weight")
     weights = {prefix + name: tensor for name, tensor in mine.state_dict().items()}
     _, unexpected = theirs.load_state_dict(weights, strict=False)
     assert not unexpected, unexpected
-    return theirs
+    return theirs.eval()
