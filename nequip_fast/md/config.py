@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
 from nequip_fast.errors import InputError, nearest
@@ -77,15 +77,6 @@ class MDConfig:
         """The settings a continued run must share with the one before it: not its length, file names, housekeeping."""
         free = ("output", "steps", "time_ps", "resume", "overwrite", "device", "max_temperature_K", "max_force_eV_A")
         return {name: value for name, value in asdict(self).items() if name not in (*free, "model", "structure")}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MDConfig:
-        """Build from plain values; an unknown key is an :class:`InputError` that suggests the nearest."""
-        known = [entry.name for entry in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise InputError(f"md: unknown setting {key!r}{nearest(key, known)}")
-        return cls(**values)
 
 
 def _choose(name: str, value: str, valid: tuple[str, ...]) -> None:

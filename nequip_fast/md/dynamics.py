@@ -64,12 +64,12 @@ def simulate(
 ) -> MDResult:
     """Carry out ``config``, from the start or from the last frame in its output directory.
 
-    A resumed run is the uninterrupted one bit for bit (same machine, same number of threads; a calculator of your own
-    must give forces that depend on the positions alone). On Ctrl-C the step at
-    hand is finished, the files are closed and ``KeyboardInterrupt`` is raised.
+    A resumed run is the uninterrupted one bit for bit, on the same machine with the same number of threads. On Ctrl-C
+    the step at hand is finished and ``KeyboardInterrupt`` is raised; the last frame is where to resume.
 
     Args:
-        calculator: use this ASE calculator instead of ``config.model``.
+        calculator: use this ASE calculator instead of ``config.model``; a resumed run is exact if its forces depend on
+            the positions alone.
 
     Raises:
         InputError: a setting or file is wrong, or the output holds a run that these settings do not continue.
