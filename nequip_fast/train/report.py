@@ -46,7 +46,7 @@ class Reporter:
         """Show the progress bars while the block runs. Not drawn where the output is not a terminal."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.percentage:3.0f} %"))
+        columns = (TextColumn("{task.description}"), BarColumn(16), TextColumn("{task.percentage:3.0f} %"))
         progress = Progress(
             *columns,
             TimeElapsedColumn(),
@@ -72,7 +72,7 @@ class Reporter:
     def epoch(self, row: Mapping[str, float], is_best: bool, history: History) -> None:
         """One epoch done: print its line, and draw the learning curve now and then."""
         parts = [f"{name} {_milli(row, f'val_{name}_mae')} {unit}" for name, unit in _UNITS if f"val_{name}_mae" in row]
-        self._errors = "validation MAE: " + ", ".join(parts)
+        self._errors = "MAE " + ", ".join(parts)
         if int(row["epoch"]) % self._log_every == 0:
             self._print_row(row, is_best)
         now = time.monotonic()
