@@ -221,8 +221,8 @@ def simulate_ethanol(stages: Stages, out: Path, budget: Budget) -> None:
 
 
 def simulate_water(stages: Stages, out: Path, budget: Budget) -> None:
-    """NVT of the periodic box, and its radial distribution functions."""
-    model, data, plot = out / "water" / "model.safetensors", DEMO / "data" / "water.xyz", out / "water-rdf.png"
+    """NVT of the periodic box, its O–O radial distribution function and O–H bond lengths."""
+    model, data, plot = out / "water" / "model.safetensors", DEMO / "data" / "water.xyz", out / "water-structure.png"
     nvt = MDConfig(
         model=str(model),
         structure=str(_short(data)),
@@ -238,7 +238,10 @@ def simulate_water(stages: Stages, out: Path, budget: Budget) -> None:
         speed = _simulate(nvt)
         frames, reference = _equilibrated(nvt, budget), _reference(data)
         r_max = 0.5 * float(reference[0].cell.lengths().min())
-        comparisons = [Comparison.of_rdf(frames, reference, pair, r_max) for pair in (("O", "O"), ("O", "H"))]
+        comparisons = [
+            Comparison.of_rdf(frames, reference, ("O", "O"), r_max),
+            Comparison.of_bonds(frames, reference, ("O", "H")),
+        ]
         plot_comparisons(comparisons, plot, "GFN1-xTB", "liquid water at 330 K")
         return [speed, *(comparison.summary() for comparison in comparisons)]
 

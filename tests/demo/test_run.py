@@ -20,7 +20,7 @@ RESULTS = (
     "ethanol-nve/trajectory.traj",
     "ethanol-nve/thermo.csv",
     "water/model.safetensors",
-    "water-rdf.png",
+    "water-structure.png",
 )
 
 
@@ -72,7 +72,7 @@ def test_second_run_repeats_nothing_and_changed_inputs_are_done_again(folder: Pa
     assert process.returncode == 0, text
     assert text.count("not repeated") == 3
     changed = {name for name in RESULTS if (folder / name).stat().st_mtime_ns != before[name]}
-    assert changed == {"ethanol-energy.png", "water-rdf.png"}
+    assert changed == {"ethanol-energy.png", "water-structure.png"}
     assert (folder / "water-nvt" / "thermo.csv").read_text().startswith("step,")
 
 
