@@ -109,7 +109,7 @@ def test_real_checkpoint(checkpoint: Path, ema: bool) -> None:
     from nequip.model.saved_models.checkpoint import ModelFromCheckpoint
 
     with nequip_globals():
-        theirs = ModelFromCheckpoint(str(checkpoint)).eval()
+        theirs = ModelFromCheckpoint(str(checkpoint))["sole_model"].eval()
     if not ema:
         weights = torch.load(checkpoint, weights_only=False)["state_dict"]
         prefix = "model.sole_model."
