@@ -44,8 +44,9 @@ class ErrorSums:
     def result(self) -> dict[str, float]:
         """``{energy,forces,stress,forces_<element>}_{mae,rmse}`` in eV/atom, eV/Å, eV/Å³; without data, absent."""
         sums = self.sums.cpu()
-        rows = {"energy": sums[0], "forces": sums[2:].sum(0), "stress": sums[1]}
+        rows = {"energy": sums[0], "forces": sums[2:].sum(0)}
         rows |= {f"forces_{name}": sums[2 + index] for index, name in enumerate(self.type_names)}
+        rows["stress"] = sums[1]
         errors = {}
         for name, (absolute, square, count) in ((name, row.tolist()) for name, row in rows.items()):
             if count:
