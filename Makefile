@@ -10,7 +10,7 @@ demo: $(VENV)/.ready
 	$(RUN) demo/run.py
 
 test: $(VENV)/.ready
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 bench: $(VENV)/.ready
 	$(RUN) bench/run.py

@@ -1,11 +1,9 @@
-"""Settings for the whole suite: two threads, float32 default, the backend the tests ask for."""
-
-import os
+"""Settings for the whole suite, and the instruction sets as a fixture."""
 
 import pytest
 import torch
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # on structures this small a second thread only waits
 
 
 @pytest.fixture(autouse=True)
@@ -14,9 +12,10 @@ def _same_start():
     from nequip_fast.ops import get_backend, set_backend
 
     torch.manual_seed(0)
-    backend, dtype = get_backend(), torch.get_default_dtype()
+    backend, dtype, threads = get_backend(), torch.get_default_dtype(), torch.get_num_threads()
     yield
     set_backend(backend)
+    torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
 
 

@@ -183,14 +183,11 @@ def test_bit_identical_runs_and_threads(isa):
     graph = random_graph(50, 2000)
     tensors = inputs(problem, graph, torch.float32)
     cotangent = torch.randn(50, problem.dim_out)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for n in (2, 2, 1):
-            torch.set_num_threads(n)
-            out = conv(*tensors, graph, problem)
-            results.append([out, *torch.autograd.grad(out, tensors, cotangent)])
-    finally:
+    results = []
+    for threads in (2, 2, 1):
         torch.set_num_threads(threads)
+        out = conv(*tensors, graph, problem)
+        results.append([out, *torch.autograd.grad(out, tensors, cotangent)])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
