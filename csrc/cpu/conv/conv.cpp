@@ -113,7 +113,7 @@ class Tiles {
   Tiles(const ConvGraph& graph, const ConvShape& shape, const Layout& layout_x, const T* x_last, const T* y, const T* w,
         int lanes)
       : graph_(graph), shape_(shape), x_(x_last), y_(y), w_(w), x_width_(layout_x.width()), lanes_(lanes),
-        harmonics_(int64_t(shape.dim_y) * lanes), x_rows_(lanes), w_rows_(lanes) {
+        harmonics_(int64_t(shape.dim_y) * lanes), x_rows_(lanes), w_rows_(lanes), next_w_rows_(lanes) {
     std::fill_n(harmonics_.get(), int64_t(shape.dim_y) * lanes, T(0));
   }
 
@@ -130,21 +130,16 @@ class Tiles {
         const T* y = y_ + edges[e] * shape_.dim_y;
         for (int c = 0; c < shape_.dim_y; ++c) harmonics_.get()[c * lanes_ + e] = y[c];
       }
-      prefetch_weights(first + size());
-      body(Tile<T>{count, harmonics_.get(), x_rows_.data(), w_rows_.data()}, edges);
+      for (int e = 0; e < count; ++e) {
+        const int64_t next = std::min(first + size() + e, graph_.ptr[graph_.nodes] - 1);
+        next_w_rows_[e] = w_ + graph_.order[next] * shape_.dim_w;
+      }
+      body(Tile<T>{count, harmonics_.get(), x_rows_.data(), w_rows_.data(), next_w_rows_.data()}, edges);
     }
   }
 
  private:
   int size() const { return std::min(lanes_, kMaxTile); }
-
-  // Weights are the bulk of what is read, once each, and in the order of senders their rows lie scattered.
-  void prefetch_weights(int64_t first) const {
-    for (int64_t k = first; k < std::min(first + size(), graph_.edges); ++k) {
-      const char* row = reinterpret_cast<const char*>(w_ + graph_.order[k] * shape_.dim_w);
-      for (size_t byte = 0; byte < shape_.dim_w * sizeof(T); byte += 64) __builtin_prefetch(row + byte, 0, 2);
-    }
-  }
 
   const ConvGraph& graph_;
   const ConvShape& shape_;
@@ -152,7 +147,7 @@ class Tiles {
   int64_t x_width_;
   int lanes_;
   Scratch<T> harmonics_;
-  std::vector<const T*> x_rows_, w_rows_;
+  std::vector<const T*> x_rows_, w_rows_, next_w_rows_;
 };
 
 }  // namespace

@@ -24,6 +24,7 @@ struct Tile {
   const T* y;         // [dim_y][lanes]
   const T* const* x;  // senders' rows, channel-last
   const T* const* w;  // weight rows
+  const T* const* next_w;  // those of the tile after this one, for the kernels to prefetch as they go
 };
 
 template <class T>

@@ -54,6 +54,7 @@ void gather(const GatherTile<T>& tile, const PathArgs& path) {
     for (int e = 0; e < tile.edges; ++e) {
       const T* x = tile.x[e] + path.x + u;
       const V w = load(tile.w[e] + path.w + u, path.mul - u);
+      __builtin_prefetch(tile.next_w[e] + path.w + u);
       V wx[P::n1];
       unroll<P::n1>([&](auto m1) { wx[m1] = w * load(x + m1 * stride); });
       unroll<P::entries>([&](auto k) { sum[P::at.m3[k.value]] += b[k][e] * wx[P::at.m1[k.value]]; });
@@ -80,6 +81,7 @@ void edge(const EdgeTile<T>& tile, const PathArgs& path) {
       const T* g = tile.g + path.out + u;
       const int channels = path.mul - u;
       const V w = load(tile.w[e] + path.w + u, channels) * coefficient;
+      __builtin_prefetch(tile.next_w[e] + path.w + u);
       V xs[P::n1], gs[P::n3], bg[P::n1];
       unroll<P::n1>([&](auto m1) { xs[m1] = load(x + m1 * stride), bg[m1] = V{}; });
       unroll<P::n3>([&](auto m3) { gs[m3] = load(g + m3 * stride); });
