@@ -1,6 +1,7 @@
 // Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers.
 // LibTorch's stable ABI only: one binary serves torch 2.10 and later, any Python, CPU or CUDA builds of torch.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -55,13 +56,13 @@ void check_range(const Tensor& index, int64_t end, const char* name) {
   STD_TORCH_CHECK(inside, name, " names something outside 0 … ", end - 1);
 }
 
-// Segments follow each other and end with the last edge.
+// Segments follow each other and hold every edge: one left out would leave its gradient unwritten.
 void check_segments(const Tensor& ptr, int64_t edges, const char* name) {
   STD_TORCH_CHECK(ptr.numel() >= 1, name, " must have one entry more than there are nodes");
   const int64_t* values = ptr.const_data_ptr<int64_t>();
-  bool rising = values[0] >= 0 && values[ptr.numel() - 1] <= edges;
+  bool rising = values[0] == 0 && values[ptr.numel() - 1] == edges;
   for (int64_t i = 1; i < ptr.numel(); ++i) rising &= values[i - 1] <= values[i];
-  STD_TORCH_CHECK(rising, name, " must rise from 0 to the number of edges");
+  STD_TORCH_CHECK(rising, name, " must rise from 0 to the number of edges; does an edge name a node that is not there?");
 }
 
 // --- conv ---
@@ -216,6 +217,10 @@ Tensor segment_sum_cuda(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
                order = torch::stable::contiguous(order_);
   check_index(order, m.size(0), "segment_sum: receiver_order");
   check_index(ptr, ptr.numel(), "segment_sum: receiver_ptr");
+  for (const Tensor* index : {&ptr, &order})
+    STD_TORCH_CHECK(index->is_cuda() && index->get_device_index() == m.get_device_index(),
+                    "segment_sum: m and the graph must be on one device");
+  const torch::stable::accelerator::DeviceGuard guard(m.get_device_index());
   const int64_t nodes = ptr.numel() - 1, dim = m.size(1);
   Tensor out = torch::stable::new_empty(m, {nodes, dim});
   void* stream = nullptr;

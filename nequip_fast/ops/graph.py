@@ -39,7 +39,7 @@ class Graph(NamedTuple):
     def from_edge_index(cls, edge_index: Tensor, num_nodes: int) -> Graph:
         """Graph of ``edge_index`` [2, E] (row 0 the receivers, row 1 the senders, as in nequip).
 
-        Reads no values, so that it can be traced; the operators check that every index is in range.
+        Reads no values, so that it can be traced; the operators on the CPU check that every index is in range.
 
         Raises:
             InputError: the index is not [2, E] int64.

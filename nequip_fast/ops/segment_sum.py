@@ -22,10 +22,12 @@ def segment_sum(m: Tensor, graph: Graph) -> Tensor:
         [N, d]; zero for nodes that no edge reaches.
 
     Raises:
-        InputError: m has not one row per edge, or the backend chosen by name cannot serve.
+        InputError: m has not one row per edge or is on another device, or the backend chosen by name cannot serve.
     """
     if m.dim() != 2 or m.shape[0] != graph.num_edges:
         raise InputError(f"segment_sum: m must be [{graph.num_edges}, d] for this graph, got {list(m.shape)}")
+    if graph.receiver.device != m.device:
+        raise InputError(f"segment_sum: the graph is on {graph.receiver.device}, but m on {m.device}")
     if backend.choose("segment_sum", m, {"cuda": lambda: None, "cpu": lambda: None}) == "reference":
         return segment_sum_reference(m, graph)
     return torch.ops.nequip_fast.segment_sum(m, graph.receiver_ptr, graph.receiver_order, graph.receiver)

@@ -193,14 +193,13 @@ def test_bit_identical_runs_and_threads(isa):
 
 
 def test_offsets_beyond_int32():
-    """More than 2³¹ weights; only the last edge arrives anywhere, so no other page of memory is touched."""
+    """More than 2³¹ weights; only those of the last edge are not zero."""
     mul, edges = 2**20, 2**11 + 8
     problem = ConvProblem.from_irreps(f"{mul}x0e", "0e", f"{mul}x0e", [(0, 0, 0)])
-    w = torch.from_numpy(np.zeros((edges, mul), np.float32))  # numpy's zeros cost no memory until they are touched
+    w = torch.from_numpy(np.zeros((edges, mul), np.float32))  # numpy's zeros cost no memory until they are written to
     assert w.numel() > 2**31
     w[-1] = 2.0
-    zeros, order = torch.zeros(edges, dtype=torch.int64), torch.arange(edges).flip(0)
-    graph = Graph(zeros, zeros, torch.tensor([0, 1]), order, torch.tensor([0, 1]), order)
+    graph = Graph.from_edge_index(torch.zeros(2, edges, dtype=torch.int64), 1)
     with torch.no_grad(), use_backend("cpu"):
         out = conv(torch.ones(1, mul), torch.ones(edges, 1), w, graph, problem)
     assert torch.equal(out, torch.full((1, mul), 2.0))
@@ -334,6 +333,19 @@ def test_kernels_refuse_paths_outside_the_rows():
         torch.ops.nequip_fast.conv(x, y, w, *graph, [0, 0, 0, 5, 0, 0, 0, 0], [1.0], 4)
 
 
+@pytest.mark.parametrize(
+    "second",
+    [(0, 0, 0, 4, 0, 0, 2, 4), (0, 0, 0, 4, 0, 0, 4, 2), (1, 0, 1, 2, 2, 0, 4, 4)],
+    ids=["weights", "output", "input"],
+)
+def test_kernels_refuse_paths_that_overlap(second):
+    """Shared weights, or irreps across each other: the gradient would keep only one of the two shares."""
+    graph = random_graph(3, 5)
+    x, y, w = torch.randn(3, 8), torch.randn(5, 1), torch.randn(5, 8)
+    with pytest.raises(RuntimeError, match="paths overlap"):
+        torch.ops.nequip_fast.conv(x, y, w, *graph, [0, 0, 0, 4, 0, 0, 0, 0, *second], [1.0, 1.0], 16)
+
+
 def test_kernels_refuse_indices_out_of_range():
     """A node or an edge that is not there is an error, not a read of foreign memory."""
     problem, _ = preset_m()
@@ -341,6 +353,10 @@ def test_kernels_refuse_indices_out_of_range():
     graph = Graph.from_edge_index(torch.tensor([[0, 1, 2, 2, 1], [0, 1, 2, 2, 3]]), 3)
     with pytest.raises(RuntimeError, match=r"sender names something outside 0 … 2"):
         conv(x, y, w, graph, problem)
+    for missing in (3, -1):
+        graph = Graph.from_edge_index(torch.tensor([[0, 1, 2, 2, missing], [0, 1, 2, 2, 1]]), 3)
+        with pytest.raises(RuntimeError, match="receiver_ptr must rise from 0 to the number of edges"):
+            conv(x, y, w, graph, problem)
     graph = random_graph(3, 5)._replace(receiver_order=torch.tensor([0, 1, 2, 3, 5]))
     with pytest.raises(RuntimeError, match=r"receiver_order names something outside 0 … 4"):
         conv(x, y, w, graph, problem)

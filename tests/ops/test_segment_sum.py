@@ -35,6 +35,8 @@ def test_bad_input_is_named():
     graph = random_graph(4, 9)
     with pytest.raises(InputError, match=r"m must be \[9, d\] for this graph, got \[8, 2\]"):
         segment_sum(torch.zeros(8, 2), graph)
+    with pytest.raises(InputError, match="the graph is on cpu, but m on meta"):
+        segment_sum(torch.zeros(9, 2, device="meta"), graph)
     broken = Graph(*graph)._replace(receiver_order=graph.receiver_order + 1)
     with pytest.raises(RuntimeError, match="receiver_order names something outside"):
         segment_sum(torch.zeros(9, 2), broken)

@@ -1,6 +1,7 @@
 #include "cpu/conv/conv.h"
 
 #include <algorithm>
+#include <compare>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -150,6 +151,22 @@ class Tiles {
   std::vector<const T*> x_rows_, w_rows_, next_w_rows_;
 };
 
+// Some elements of a row: where they begin, how many, and their degree.
+struct Block {
+  int begin, size, l;
+  auto operator<=>(const Block&) const = default;
+};
+
+// The kernels write each block once, so two of them are apart or, where `repeats`, the same.
+bool apart(std::vector<Block> blocks, bool repeats) {
+  std::sort(blocks.begin(), blocks.end());
+  for (size_t k = 1; k < blocks.size(); ++k) {
+    const Block &a = blocks[k - 1], &b = blocks[k];
+    if (b.begin < a.begin + a.size && !(repeats && a == b)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 void check_paths(const std::vector<ConvPath>& paths, const ConvShape& shape) {
@@ -163,6 +180,14 @@ void check_paths(const std::vector<ConvPath>& paths, const ConvShape& shape) {
       throw std::runtime_error("conv: path (" + std::to_string(p.l1) + ", " + std::to_string(p.l2) + ", " +
                                   std::to_string(p.l3) + ") does not fit the rows given");
   }
+  std::vector<Block> x, w, out;
+  for (const ConvPath& p : paths) {
+    x.push_back({p.x, p.mul * (2 * p.l1 + 1), p.l1});
+    w.push_back({p.w, p.mul, 0});
+    out.push_back({p.out, p.mul * (2 * p.l3 + 1), p.l3});
+  }
+  if (!apart(x, true) || !apart(w, false) || !apart(out, true))
+    throw std::runtime_error("conv: paths overlap; each needs weights of its own, and irreps that do not cross");
 }
 
 template <class T>

@@ -26,7 +26,7 @@ struct ConvShape {
   int dim_x, dim_y, dim_w, dim_out;
 };
 
-// Every path inside its rows, degrees within the tables; throws std::runtime_error otherwise.
+// Every path inside its rows, none across another, degrees within the tables; throws std::runtime_error otherwise.
 void check_paths(const std::vector<ConvPath>& paths, const ConvShape& shape);
 
 // out [nodes, dim_out] from x [nodes_x, dim_x], y [edges, dim_y], w [edges, dim_w]
