@@ -35,18 +35,24 @@ def _load_library() -> str | None:
 NOT_LOADED: str | None = _load_library()
 
 
-def _checked(name: str) -> str:
+def _checked(name: str, source: str = "") -> str:
     if name not in BACKENDS:
-        raise InputError(f"unknown backend {name!r}, expected one of {', '.join(BACKENDS)}{nearest(name, BACKENDS)}")
+        raise InputError(
+            f"{source}unknown backend {name!r}, expected one of {', '.join(BACKENDS)}{nearest(name, BACKENDS)}"
+        )
     return name
 
 
-_current = _checked(os.environ.get(_ENVIRONMENT, "auto"))
+_current = os.environ.get(_ENVIRONMENT) or "auto"  # checked when used: an import must not fail on it
 
 
 def get_backend() -> str:
-    """The backend now in force for every operator."""
-    return _current
+    """The backend now in force for every operator.
+
+    Raises:
+        InputError: ``NEQUIP_FAST_BACKEND`` names none.
+    """
+    return _checked(_current, f"{_ENVIRONMENT}: ")
 
 
 def set_backend(name: str) -> None:
@@ -90,14 +96,15 @@ def choose(operator: str, tensor: Tensor, refusals: dict[str, Callable[[], str |
     Raises:
         InputError: the backend asked for by name cannot serve; the reason is in the message.
     """
-    if _current == "reference":
+    asked = get_backend()
+    if asked == "reference":
         return "reference"
-    names = list(refusals) if _current == "auto" else [_current]
+    names = list(refusals) if asked == "auto" else [asked]
     for name in names:
         reason = _why_not(name, tensor, refusals)
         if reason is None:
             return name
-        if _current != "auto":
+        if asked != "auto":
             raise InputError(f"backend {name!r} cannot run {operator}: {reason}")
     return "reference"
 

@@ -1,5 +1,9 @@
 """Choice of backend, and what info() says about it."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -28,6 +32,17 @@ def test_unknown_backend_suggests_the_nearest():
     """A typo is answered with what was probably meant."""
     with pytest.raises(InputError, match=r"unknown backend 'refrence'.*did you mean 'reference'\?"):
         nequip_fast.set_backend("refrence")
+
+
+def test_unknown_backend_in_the_environment():
+    """The command says so in one sentence; the import does not fail."""
+    command = [sys.executable, "-m", "nequip_fast.cli", "info"]
+    result = subprocess.run(
+        command, env={**os.environ, "NEQUIP_FAST_BACKEND": "refrence"}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: NEQUIP_FAST_BACKEND: unknown backend 'refrence'")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_use_backend_restores_after_an_error():
