@@ -83,6 +83,8 @@ def NequIPGNNModel(
     }
     if num_layers < 1:
         raise InputError(f"num_layers={num_layers}: at least one layer is needed")
+    if l_max < 0:
+        raise InputError(f"l_max={l_max}: the highest degree must not be negative")
     muls = [num_features] * (l_max + 1) if isinstance(num_features, int) else list(num_features)
     if len(muls) != l_max + 1:
         raise InputError(f"num_features={muls} must have l_max + 1 = {l_max + 1} entries, one per degree")

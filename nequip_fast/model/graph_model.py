@@ -78,8 +78,8 @@ class GraphModel(nn.Module, ABC):
             stress (dE/dstrain / volume, eV/Å³; NaN for a cell without volume) and virial (-dE/dstrain, eV) [B, 3, 3].
 
         Raises:
-            InputError: a tensor is missing or of the wrong type, an atom type is unknown to the model, positions are
-                not finite, or two atoms coincide.
+            InputError: a tensor is missing, of the wrong type or on another device, an atom type is unknown to the
+                model, positions are not finite, or two atoms coincide.
         """
         if not self.do_derivatives:
             geometry, num_graphs = self._geometry(data)
@@ -119,7 +119,7 @@ class GraphModel(nn.Module, ABC):
         if keys.CELL in data:
             if keys.EDGE_CELL_SHIFT not in data:
                 raise InputError(f"the graph has a cell but no {keys.EDGE_CELL_SHIFT!r}; add one shift per edge")
-            cell, shift = data[keys.CELL].view(-1, 3, 3), data[keys.EDGE_CELL_SHIFT]
+            cell, shift = data[keys.CELL].reshape(-1, 3, 3), data[keys.EDGE_CELL_SHIFT]
             _check_dtype(keys.CELL, cell, torch.float64)
             _check_dtype(keys.EDGE_CELL_SHIFT, shift, torch.float64)
             if batch is None or cell.shape[0] == 1:
@@ -137,10 +137,16 @@ class GraphModel(nn.Module, ABC):
         for name in (keys.POSITIONS, keys.ATOM_TYPES, keys.EDGE_INDEX):
             if name not in data:
                 raise InputError(f"the graph has no {name!r}; build it with nequip_fast.data.graph_from_atoms")
-        positions, types, edge_index = data[keys.POSITIONS], data[keys.ATOM_TYPES].view(-1), data[keys.EDGE_INDEX]
+        positions, types, edge_index = data[keys.POSITIONS], data[keys.ATOM_TYPES].reshape(-1), data[keys.EDGE_INDEX]
         _check_dtype(keys.POSITIONS, positions, torch.float64)
         _check_dtype(keys.ATOM_TYPES, types, torch.int64)
         _check_dtype(keys.EDGE_INDEX, edge_index, torch.int64)
+        device = next(self.parameters()).device
+        if not positions.device == types.device == edge_index.device == device:
+            raise InputError(
+                f"positions, types and edges are on {positions.device}, {types.device} and {edge_index.device}, "
+                f"but the model on {device}; move all to one device"
+            )
         if types.shape[0] != positions.shape[0]:
             raise InputError(f"the graph has {positions.shape[0]} positions but {types.shape[0]} atom types")
         if types.numel() and not torch.compiler.is_compiling():
@@ -171,7 +177,7 @@ def _num_graphs(data: Mapping[str, Tensor]) -> int:
     if keys.NUM_ATOMS in data:
         return data[keys.NUM_ATOMS].numel()
     if keys.CELL in data:
-        return data[keys.CELL].view(-1, 3, 3).shape[0]
+        return data[keys.CELL].reshape(-1, 3, 3).shape[0]
     batch = data.get(keys.BATCH)
     return 1 if batch is None else int(batch.max()) + 1 if batch.numel() else 0
 
@@ -200,5 +206,5 @@ def _strain_gradient(geometry: EdgeGeometry, gradient: Tensor, num_graphs: int) 
 
 def _volume(cell: Tensor, num_graphs: int) -> Tensor:
     """[B, 1, 1] in Å³; NaN where a structure has no volume, so that its stress is NaN and not infinite."""
-    volume = torch.linalg.det(cell.view(-1, 3, 3)).abs().expand(num_graphs).view(-1, 1, 1)
+    volume = torch.linalg.det(cell.reshape(-1, 3, 3)).abs().expand(num_graphs).view(-1, 1, 1)
     return torch.where(volume > 0, volume, torch.full_like(volume, math.nan))

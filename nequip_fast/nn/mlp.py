@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from nequip_fast.errors import InputError
 from nequip_fast.nn.activations import activation
 
 
@@ -64,6 +65,9 @@ class ScalarMLP(nn.Module):
         width: their width.
         nonlinearity: name, or None for a deep linear network. The strings "None" and "null" mean the identity
             with the gain of a nonlinearity, as in nequip.
+
+    Raises:
+        InputError: a layer without channels, or an unknown nonlinearity.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class ScalarMLP(nn.Module):
     ) -> None:
         super().__init__()
         dims = [dim_in, *[width or 0] * depth, dim_out]
+        if min(dims) < 1:
+            raise InputError(f"a perceptron with layers of {dims} channels: each needs at least one")
         gain = 1.0 if nonlinearity is None else math.sqrt(2.0)
         layers = [
             ScaledLinear(a, b, (gain if i else 1.0) / math.sqrt(a), dtype) for i, (a, b) in enumerate(pairwise(dims))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nequip_fast.errors import InputError
 from nequip_fast.ops import spherical_harmonics as _all_degrees
+from nequip_fast.ops.spherical_harmonics import MAX_L
 
 _NORMALIZATIONS = ("component", "norm", "integral")
 
@@ -65,6 +66,8 @@ class SphericalHarmonics(torch.nn.Module):
             self._ls_list = irreps_out.ls if isinstance(irreps_out, o3.Irreps) else list(irreps_out)
         if not self._ls_list:
             raise InputError("irreps_out must name at least one degree")
+        if not 0 <= min(self._ls_list) <= max(self._ls_list) <= MAX_L:
+            raise InputError(f"spherical harmonics go from l = 0 to {MAX_L}, got {self._ls_list}")
         self.irreps_in = vector
         self.irreps_out = o3.Irreps([(1, (l, parity**l)) for l in self._ls_list]).simplify()
         self.normalize, self.normalization = normalize, normalization

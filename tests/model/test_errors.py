@@ -35,6 +35,7 @@ BAD_GRAPHS = {
     "too few types": ({"atom_types": torch.tensor([0, 1])}, "6 positions but 2 atom types"),
     "float32 positions": ({"pos": torch.zeros(6, 3)}, "'pos' must be torch.float64"),
     "float32 cell": ({"cell": torch.eye(3).repeat(2, 1, 1)}, "'cell' must be torch.float64"),
+    "another device": ({"pos": torch.zeros(6, 3, dtype=torch.float64, device="meta")}, "but the model on cpu"),
     "int32 edges": ({"edge_index": torch.zeros(2, 4, dtype=torch.int32)}, "'edge_index' must be torch.int64"),
 }
 
@@ -82,6 +83,9 @@ BAD_SETTINGS = {
     "twice the same type": ({"type_names": ["C", "C", "O"]}, "distinct"),
     "cutoff": ({"r_max": 0.0}, "must be positive"),
     "layers": ({"num_layers": 0}, "at least one layer"),
+    "degree": ({"l_max": -1}, "must not be negative"),
+    "too high a degree": ({"l_max": 12, "num_features": 4}, "from l = 0 to 11"),
+    "no radial functions": ({"num_bessels": 0}, "each needs at least one"),
     "channels": ({"num_features": [4, 4]}, "l_max \\+ 1 = 3 entries"),
     "no channels": ({"num_features": [4, 0, 4]}, "at least one channel"),
     "no neighbours": ({"avg_num_neighbors": None}, "avg_num_neighbors is missing"),
