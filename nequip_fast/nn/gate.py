@@ -48,6 +48,7 @@ class Gate(nn.Module):
         names += [gate_activations[gate_parity]] * len(irreps_gates)
         names += [""] * len(self.irreps_gated)
         self._names: list[str] = []
+        self._factors: list[float] = []
         self._dims: list[int] = []
         self._inner_dims: list[list[int]] = []
         self._parts: list[list[int]] = []
@@ -58,6 +59,7 @@ class Gate(nn.Module):
                 self._parts[-1].append(i)
             else:
                 self._names.append(names[i])
+                self._factors.append(second_moment_factor(names[i]) if names[i] else 1.0)
                 self._dims.append(parts[i].dim)
                 self._inner_dims.append([parts[i].dim])
                 self._parts.append([i])
@@ -67,10 +69,10 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, irreps_in.dim] -> [N, irreps_out.dim]"""
         parts: list[Tensor] = [x] * self._num_parts
-        for piece, name, dims, members in zip(
-            x.split(self._dims, dim=1), self._names, self._inner_dims, self._parts, strict=True
+        for piece, name, factor, dims, members in zip(
+            x.split(self._dims, dim=1), self._names, self._factors, self._inner_dims, self._parts, strict=True
         ):
-            y = activation(name)(piece) * second_moment_factor(name) if name else piece
+            y = activation(name)(piece) * factor if name else piece
             for i, part in zip(members, y.split(dims, dim=1) if len(dims) > 1 else (y,), strict=True):
                 parts[i] = part
         scalars, rest = parts[: self._num_scalars], parts[self._num_scalars :]
@@ -81,7 +83,7 @@ class Gate(nn.Module):
             [
                 *scalars,
                 *[
-                    (y.view(y.shape[0], mul, y.shape[1] // mul) * gate.unsqueeze(-1)).flatten(1)
+                    (y.reshape(y.shape[0], mul, y.shape[1] // mul) * gate.unsqueeze(-1)).flatten(1)
                     for y, gate, mul in zip(gated, gates, self._gate_muls, strict=True)
                 ],
             ],
@@ -111,7 +113,7 @@ class NormActivation(nn.Module):
         """[N, irreps.dim] -> [N, irreps.dim]"""
         outputs = []
         for block, (mul, ir) in zip(x.split(self._dims, dim=1), self.irreps_in, strict=True):
-            copies = block.view(block.shape[0], mul, ir.dim)
+            copies = block.reshape(block.shape[0], mul, ir.dim)
             norm = copies.square().sum(-1, keepdim=True).clamp(min=self._epsilon**2).sqrt()
             outputs.append((copies * (activation(self._name)(norm) / norm)).flatten(1))
         return torch.cat(outputs, dim=1)

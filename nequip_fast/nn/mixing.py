@@ -34,7 +34,7 @@ def fan_in(paths: list[Path], i_out: int) -> int:
 
 def components_last(x: Tensor, dim: int) -> Tensor:
     """[N, mul·dim] -> [N, dim, mul]: one row of channels per component, ready for a matrix product."""
-    return x.view(x.shape[0], x.shape[1] // dim, dim).transpose(1, 2)
+    return x.reshape(x.shape[0], x.shape[1] // dim, dim).transpose(1, 2)
 
 
 def block_dims(irreps: Irreps) -> list[int]:
