@@ -76,6 +76,8 @@ def _read(path: str | os.PathLike[str], trust: bool) -> Mapping[str, Any]:
                 f"{path}: this checkpoint holds pickled objects, which can run any code when read; if you trust where "
                 "it comes from, pass trust=True"
             ) from None
+    except RuntimeError as error:  # an archive that opens, with damage inside
+        raise InputError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except ImportError as error:
