@@ -61,7 +61,7 @@ def conv_reference(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvP
         w_path = w[:, at_w : at_w + mul]
         message = torch.einsum("eu,eui,ej,ijk->euk", w_path, x_path, y_path, cg)
         columns = torch.arange(at_out, at_out + mul * n3, device=x.device)
-        messages = messages.index_add(1, columns, message.flatten(1))
+        messages.index_add_(1, columns, message.flatten(1))
     return x.new_zeros(graph.num_nodes, problem.dim_out).index_add(0, graph.receiver, messages)
 
 
