@@ -56,9 +56,8 @@ def conv(case: ConvCase, dtype: torch.dtype, device: str) -> Callable[[Tensor, T
 
 
 def harmonics(case: HarmonicsCase, dtype: torch.dtype, device: str) -> Callable[[Tensor], Tensor]:
-    """e3nn's generated polynomials."""
-    degrees = list(range(case.l_max + 1))
-    return lambda vectors: o3.spherical_harmonics(degrees, vectors, True, "component")
+    """e3nn's generated polynomials; the module is built once, as in a model."""
+    return o3.SphericalHarmonics(list(range(case.l_max + 1)), True, "component").to(device)
 
 
 def on_e3nn(model: torch.nn.Module) -> torch.nn.Module:
