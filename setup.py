@@ -38,6 +38,8 @@ class CMakeBuild(build_ext):
         """Configure and build into the place where setuptools expects the extension."""
         import torch  # headers and libraries; imported here so that metadata can be read without it
 
+        if shutil.which("cmake") is None:
+            sys.exit("nequip_fast: no cmake; install it with pip install cmake ninja")
         output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         build = ROOT / "build" / ("ninja" if shutil.which("ninja") else "make")
         build.mkdir(parents=True, exist_ok=True)
