@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, MissingExtra) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a folder that cannot be written, a full disk; without a file's name it is no input
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(
             f"interrupted; no file is left half-written, {_AGAIN.get(name, 'run the same command again')}",

@@ -31,6 +31,15 @@ def test_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: 'trian' is not a command of nequip-fast; did you mean 'train'?\n"
 
 
+def test_folder_that_cannot_be_written(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(argv: list[str]) -> int:
+        raise PermissionError(13, "Permission denied", "/runs/mine")
+
+    monkeypatch.setattr(cli, "info", command)
+    assert main(["info"]) == 2
+    assert capsys.readouterr().err == "error: /runs/mine: Permission denied\n"
+
+
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
