@@ -44,7 +44,8 @@ class Timing:
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed, so that no contender is timed on page faults of fresh memory.
 
-    Without it every tensor above 32 MB is mapped anew, at 1–2 ms a call for 10 MB: more than our kernels take.
+    Without it a tensor above 32 MB is mapped anew at each call, at 1–2 ms for every 10 MB. That would flatter us:
+    contenders that form a tensor of messages pay most (e3nn's forward pass of conv-M takes six times as long).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(ctypes.util.find_library("c"))
