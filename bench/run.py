@@ -146,6 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("bench: no CUDA device that this torch can use", file=sys.stderr)
         return 2
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"bench: load {load:.1f} in the last minute; times need a machine of their own", file=sys.stderr)
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     rows: list[dict[str, Any]] = []
@@ -159,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         from nequip_fast.files import write_text
 
-        report = {"machine": machine(arguments.device), "quick": arguments.quick, "rows": rows}
+        report = {"machine": machine(arguments.device), "load_before": load, "quick": arguments.quick, "rows": rows}
         write_text(arguments.json, json.dumps(report, indent=1) + "\n")
         print(f"wrote {arguments.json}")
     return 0

@@ -45,7 +45,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep what is freed, so that no contender is timed on page faults of fresh memory.
 
     Without it a tensor above 32 MB is mapped anew at each call, at 1–2 ms for every 10 MB. That would flatter us:
-    contenders that form a tensor of messages pay most (e3nn's forward pass of conv-M takes six times as long).
+    contenders that form a tensor of messages pay most (e3nn's forward pass of conv-M takes nearly twice as long).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(ctypes.util.find_library("c"))
