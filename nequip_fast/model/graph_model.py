@@ -147,6 +147,10 @@ class GraphModel(nn.Module, ABC):
                 f"positions, types and edges are on {positions.device}, {types.device} and {edge_index.device}, "
                 f"but the model on {device}; move all to one device"
             )
+        if positions.dim() != 2 or positions.shape[1] != 3:
+            raise InputError(f"{keys.POSITIONS!r} must be [N, 3], not {list(positions.shape)}")
+        if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+            raise InputError(f"{keys.EDGE_INDEX!r} must be [2, E], not {list(edge_index.shape)}")
         if types.shape[0] != positions.shape[0]:
             raise InputError(f"the graph has {positions.shape[0]} positions but {types.shape[0]} atom types")
         if types.numel() and not torch.compiler.is_compiling():
@@ -165,11 +169,14 @@ def _check_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
 
 
 def _check_values(positions: Tensor, lengths: Tensor) -> None:
-    """One reduction each: positions finite, no edge of zero length."""
+    """One reduction each: positions finite, every edge of a length that is not zero."""
     if not math.isfinite(positions.detach().sum().item()):
         bad = int((~torch.isfinite(positions).all(dim=1)).nonzero()[0])
         raise InputError(f"the position of atom {bad} is not finite; check the structure or the time step")
-    if lengths.numel() and not lengths.detach().min().item() > 0:
+    shortest = lengths.detach().min().item() if lengths.numel() else 1.0
+    if math.isnan(shortest):
+        raise InputError("an edge has no finite length; check the cell and the edges' cell shifts")
+    if not shortest > 0:
         raise InputError("two atoms are at the same place (an edge has no length); remove one of them")
 
 

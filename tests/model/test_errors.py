@@ -35,6 +35,9 @@ BAD_GRAPHS = {
     "too few types": ({"atom_types": torch.tensor([0, 1])}, "6 positions but 2 atom types"),
     "float32 positions": ({"pos": torch.zeros(6, 3)}, "'pos' must be torch.float64"),
     "float32 cell": ({"cell": torch.eye(3).repeat(2, 1, 1)}, "'cell' must be torch.float64"),
+    "flat positions": ({"pos": torch.zeros(18, dtype=torch.float64)}, r"'pos' must be \[N, 3\], not \[18\]"),
+    "flat edges": ({"edge_index": torch.zeros(8, dtype=torch.int64)}, r"'edge_index' must be \[2, E\], not \[8\]"),
+    "cell of NaN": ({"cell": torch.full((2, 3, 3), torch.nan, dtype=torch.float64)}, "no finite length"),
     "another device": ({"pos": torch.zeros(6, 3, dtype=torch.float64, device="meta")}, "but the model on cpu"),
     "int32 edges": ({"edge_index": torch.zeros(2, 4, dtype=torch.int32)}, "'edge_index' must be torch.int64"),
 }
