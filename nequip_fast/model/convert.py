@@ -16,6 +16,7 @@ from torch import Tensor
 from nequip_fast.errors import InputError
 from nequip_fast.model.builders import build_model
 from nequip_fast.model.graph_model import GraphModel
+from nequip_fast.model.io import load_exactly
 
 # what nequip's modules register besides weights: e3nn's masks and Clebsch-Gordan constants
 _USELESS = re.compile(r"(^|\.)(output_mask|_w3j_\w+|_tensor_constant\w*|_empty|run_stage)$")
@@ -33,7 +34,7 @@ def load_nequip_state_dict(model: GraphModel, state_dict: Mapping[str, Tensor]) 
     Raises:
         InputError: keys or shapes differ, so the two models are not the same.
     """
-    _load_exactly(model, _model_weights(state_dict), "the nequip state_dict")
+    load_exactly(model, _model_weights(state_dict), "the nequip state_dict")
 
 
 def from_nequip_checkpoint(path: str | os.PathLike[str], trust: bool = False, ema: bool = True) -> GraphModel:
@@ -58,7 +59,7 @@ def from_nequip_checkpoint(path: str | os.PathLike[str], trust: bool = False, em
     model = build_model(_config(config, trust))
     if ema:
         weights |= _ema_weights(model, weights, state_dict, path)
-    _load_exactly(model, weights, str(path))
+    load_exactly(model, weights, str(path))
     return model.eval()
 
 
@@ -111,20 +112,6 @@ def _ema_weights(
     if len(names) != count:
         raise InputError(f"{path}: {count} averaged weights for a model of {len(names)} parameters; it is damaged")
     return {name: state_dict[f"ema.ema_weight_{i}"] for i, name in enumerate(names)}
-
-
-def _load_exactly(model: GraphModel, weights: Mapping[str, Tensor], source: str) -> None:
-    own = model.state_dict()
-    for kind, names in (("lacks", own.keys() - weights.keys()), ("has unknown", weights.keys() - own.keys())):
-        if names:
-            few = ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
-            raise InputError(f"{source} {kind} {few}: it belongs to a model with other settings")
-    for name, value in weights.items():
-        if value.shape != own[name].shape:
-            raise InputError(
-                f"{source}: {name} is {list(value.shape)}, but {list(own[name].shape)} here: the settings differ"
-            )
-    model.load_state_dict(dict(weights))
 
 
 def _config(config: Mapping[str, Any], trust: bool) -> dict[str, Any]:

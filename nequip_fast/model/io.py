@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from nequip_fast.errors import InputError
 from nequip_fast.files import load_tensors, save_tensors
 from nequip_fast.model.builders import build_model
@@ -38,10 +40,24 @@ def load_model(path: str | os.PathLike[str]) -> GraphModel:
         raise InputError(
             f"{path}: format version {header.get('version')}, but this nequip_fast reads {_VERSION}; upgrade it"
         )
+    if "config" not in header:
+        raise InputError(f"{path}: its header has no model configuration; save the model again")
     model = build_model(header["config"])
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(f"{path}: its weights do not fit its configuration: {error}") from None
+    load_exactly(model, tensors, str(path))
     model.extra = dict(header.get("extra", {}))
     return model.eval()
+
+
+def load_exactly(model: GraphModel, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load ``weights``, all of the model's and no others; ``source`` is named in the InputError otherwise."""
+    own = model.state_dict()
+    for kind, names in (("lacks", own.keys() - weights.keys()), ("has unknown", weights.keys() - own.keys())):
+        if names:
+            few = ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+            raise InputError(f"{source} {kind} {few}: it belongs to a model with other settings")
+    for name, value in weights.items():
+        if value.shape != own[name].shape:
+            raise InputError(
+                f"{source}: {name} is {list(value.shape)}, but {list(own[name].shape)} here: the settings differ"
+            )
+    model.load_state_dict(dict(weights))
