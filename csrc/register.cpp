@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "cpu/conv/conv.h"
@@ -189,6 +190,25 @@ Tensor contract_cpu(Tensor first, Tensor second) {
   return out;
 }
 
+// --- graphs ---
+
+// (ptr, order): the edges of each node in ascending order, by counting.
+std::tuple<Tensor, Tensor> visiting_order_cpu(Tensor node_, int64_t num_nodes) {
+  const Tensor node = torch::stable::contiguous(node_);
+  const int64_t edges = node.numel();
+  check_index(node, edges, "graph: edge_index");
+  check_range(node, num_nodes, "graph: edge_index");
+  Tensor ptr = torch::stable::new_empty(node, {num_nodes + 1}), order = torch::stable::new_empty(node, {edges});
+  const int64_t* nodes = node.const_data_ptr<int64_t>();
+  int64_t *starts = ptr.mutable_data_ptr<int64_t>(), *sorted = order.mutable_data_ptr<int64_t>();
+  std::vector<int64_t> next(num_nodes + 1, 0);
+  for (int64_t e = 0; e < edges; ++e) ++next[nodes[e] + 1];
+  for (int64_t i = 0; i < num_nodes; ++i) next[i + 1] += next[i];
+  std::copy(next.begin(), next.end(), starts);
+  for (int64_t e = 0; e < edges; ++e) sorted[next[nodes[e]]++] = e;
+  return {ptr, order};
+}
+
 // --- segment_sum ---
 
 Tensor segment_sum_cpu(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
@@ -266,6 +286,7 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   lib.def("harmonics_vjp(Tensor y, Tensor g) -> Tensor");
   lib.def("harmonics_jvp(Tensor y, Tensor c) -> Tensor");
   lib.def("harmonics_pull(Tensor g, Tensor c) -> Tensor");
+  lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
   lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
   lib.def("build_info() -> str");
   lib.def("cpu_isa() -> str");
@@ -279,6 +300,7 @@ STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CPU, lib) {
   lib.impl("harmonics_vjp", TORCH_BOX(&nf::contract_cpu<nf::Contraction::vjp>));
   lib.impl("harmonics_jvp", TORCH_BOX(&nf::contract_cpu<nf::Contraction::jvp>));
   lib.impl("harmonics_pull", TORCH_BOX(&nf::contract_cpu<nf::Contraction::pull>));
+  lib.impl("visiting_order", TORCH_BOX(&nf::visiting_order_cpu));
   lib.impl("segment_sum", TORCH_BOX(&nf::segment_sum_cpu));
 }
 

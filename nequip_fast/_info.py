@@ -9,12 +9,6 @@ import torch
 
 from nequip_fast.ops import backend
 
-OPERATORS = {  # operator -> the backends it has kernels for, fastest first
-    "spherical_harmonics": ("cpu",),
-    "conv": ("cpu",),
-    "segment_sum": ("cuda", "cpu"),
-}
-
 
 def info() -> dict[str, Any]:
     """Versions, threads, instruction set, and for each operator which backend serves it and why.
@@ -37,22 +31,17 @@ def info() -> dict[str, Any]:
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "backend": backend.get_backend(),
         "operators": {
-            name: {device: _served_by(name, kernels, device) for device in ("cpu", "cuda")}
-            for name, kernels in OPERATORS.items()
+            name: {device: _served_by(name, device) for device in ("cpu", "cuda")} for name in backend.KERNELS
         },
     }
 
 
-def _served_by(operator: str, kernels: tuple[str, ...], device: str) -> str:
+def _served_by(operator: str, device: str) -> str:
     chosen = backend.get_backend()
     if chosen == "reference":
         return "reference: chosen by name"
-    if chosen not in ("auto", device):
-        return f"error: backend {chosen!r} was chosen by name"
-    if device not in kernels:
-        return f"reference: no {device} kernel yet"
-    if backend.NOT_LOADED is not None:
-        return f"reference: {backend.NOT_LOADED}"
-    if device == "cuda" and not backend.has_cuda_kernels():
-        return "reference: the extension was built without nvcc"
-    return f"{device}: compiled kernel"
+    name = device if chosen == "auto" else chosen
+    reason = backend.why_not(operator, name, device, torch.float32)
+    if reason is None:
+        return f"{name}: compiled kernel"
+    return f"reference: {reason}" if chosen == "auto" else f"error: {chosen} was chosen by name, but {reason}"

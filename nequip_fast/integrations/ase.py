@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +29,7 @@ class NequIPFastCalculator(Calculator):
     changed; the result depends on the structure alone, bit for bit.
 
     Args:
-        model: a ``GraphModel``, or the path of a ``model.safetensors``.
+        model: a ``GraphModel`` (a copy is kept), or the path of a ``model.safetensors``.
         device: ``auto`` (CUDA if there is one), or a torch device.
         dtype: ``float32`` or ``float64`` to run the network in; by default the model's own.
         skin: extra distance of the neighbour list, Å.
@@ -49,8 +50,7 @@ class NequIPFastCalculator(Calculator):
     ) -> None:
         super().__init__()
         self.device = _device(device)
-        if not isinstance(model, GraphModel):
-            model = load_model(model)
+        model = copy.deepcopy(model) if isinstance(model, GraphModel) else load_model(model)
         self.model = _with_dtype(model, dtype).to(self.device).eval()
         self.neighbours = VerletList(self.model.r_max, skin)
 

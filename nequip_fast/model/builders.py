@@ -193,7 +193,7 @@ def FullNequIPGNNModel(
     if any(ir.l > 0 for _, ir in hidden[-1]):
         raise InputError(f"the last layer must give scalars only, but feature_irreps_hidden ends with {hidden[-1]}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # and no other device's
         model = NequIP(
             type_names=type_names,
             model_dtype=_DTYPES[model_dtype],

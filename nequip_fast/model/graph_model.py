@@ -160,6 +160,13 @@ class GraphModel(nn.Module, ABC):
                     f"atom type {low if low < 0 else high} is unknown to this model, which has types "
                     f"0 to {len(self.type_names) - 1} ({', '.join(self.type_names)}); train or load one that has it"
                 )
+        if edge_index.numel() and not torch.compiler.is_compiling():
+            low, high = (int(bound) for bound in torch.aminmax(edge_index))
+            if low < 0 or high >= positions.shape[0]:
+                raise InputError(
+                    f"an edge names atom {low if low < 0 else high}, but the graph has {positions.shape[0]} atoms; "
+                    "build the edges from these positions"
+                )
         return positions, types, edge_index
 
 

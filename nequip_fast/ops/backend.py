@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,6 +19,11 @@ from torch import Tensor
 from nequip_fast.errors import InputError, nearest
 
 BACKENDS = ("auto", "reference", "cpu", "cuda")
+KERNELS = {  # operator -> the devices it has compiled kernels for
+    "spherical_harmonics": ("cpu",),
+    "conv": ("cpu",),
+    "segment_sum": ("cpu", "cuda"),
+}
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"
 
 
@@ -86,12 +93,11 @@ def has_cuda_kernels() -> bool:
     return compiled("build_info") and "cuda" in str(torch.ops.nequip_fast.build_info())
 
 
-def choose(operator: str, tensor: Tensor, refusals: dict[str, Callable[[], str | None]]) -> str:
+def choose(operator: str, tensor: Tensor, limit: str | None = None) -> str:
     """The backend that runs ``operator`` on ``tensor``'s device and dtype.
 
     Args:
-        refusals: for each compiled backend of this operator, fastest first, a function that says why it
-            cannot serve these inputs, or None if it can.
+        limit: why the compiled kernels cannot serve these inputs, if they cannot.
 
     Raises:
         InputError: the backend asked for by name cannot serve; the reason is in the message.
@@ -99,25 +105,35 @@ def choose(operator: str, tensor: Tensor, refusals: dict[str, Callable[[], str |
     asked = get_backend()
     if asked == "reference":
         return "reference"
-    names = list(refusals) if asked == "auto" else [asked]
-    for name in names:
-        reason = _why_not(name, tensor, refusals)
-        if reason is None:
-            return name
-        if asked != "auto":
-            raise InputError(f"backend {name!r} cannot run {operator}: {reason}")
+    name = tensor.device.type if asked == "auto" else asked
+    reason = why_not(operator, name, tensor.device.type, tensor.dtype, limit)
+    if reason is None:
+        return name
+    if asked != "auto":
+        raise InputError(f"backend {name!r} cannot run {operator}: {reason}")
+    if not torch.compiler.is_compiling():
+        _say_once(operator, name, reason)
     return "reference"
 
 
-def _why_not(name: str, tensor: Tensor, refusals: dict[str, Callable[[], str | None]]) -> str | None:
-    if name not in refusals:
+def why_not(operator: str, name: str, device: str, dtype: torch.dtype, limit: str | None = None) -> str | None:
+    """Why backend ``name`` cannot run ``operator`` on tensors of this device and dtype; None if it can."""
+    if name not in KERNELS[operator]:
         return f"it has no {name} kernel yet"
     if NOT_LOADED is not None:
         return NOT_LOADED
-    if tensor.device.type != name:
-        return f"the inputs are on {tensor.device.type}"
-    if tensor.dtype not in (torch.float32, torch.float64):
-        return f"it takes float32 or float64, not {tensor.dtype}"
+    if device != name:
+        return f"the inputs are on {device}"
+    if dtype not in (torch.float32, torch.float64):
+        return f"it takes float32 or float64, not {dtype}"
     if name == "cuda" and not has_cuda_kernels():
         return "the extension was built without nvcc"
-    return refusals[name]()
+    return limit
+
+
+@cache
+def _say_once(operator: str, name: str, reason: str) -> None:
+    warnings.warn(
+        f"nequip_fast: {operator} runs as plain torch on {name}, many times slower than its kernel: {reason}",
+        stacklevel=4,
+    )

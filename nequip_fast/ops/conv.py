@@ -22,7 +22,7 @@ from torch import Tensor
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.graph import Graph
-from nequip_fast.ops.paths import ConvProblem
+from nequip_fast.ops.paths import ConvProblem, transposed
 
 MAX_L = 4  # the compiled kernels hold the paths up to here
 
@@ -44,7 +44,7 @@ def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) ->
         InputError: shapes, dtypes or devices do not fit, or the backend chosen by name cannot serve.
     """
     _check(x, y, w, graph, problem)
-    if backend.choose("conv", x, {"cpu": lambda: _beyond_max_l(problem)}) == "reference":
+    if backend.choose("conv", x, _beyond_max_l(problem)) == "reference":
         return conv_reference(x, y, w, graph, problem)
     return _compiled(x, y, w, graph, problem)
 
@@ -87,57 +87,45 @@ def _compiled(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProble
     return torch.ops.nequip_fast.conv(x, y, w, *graph, problem.integers, problem.coefficients, problem.dim_out)
 
 
-def _compiled_edge_grad(
-    x: Tensor, g: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem
-) -> tuple[Tensor, Tensor]:
-    """(∂F/∂y [E, dim_y], ∂F/∂w [E, dim_w]) for node tensors x [N, dim_x] and g [N, dim_out]."""
-    return torch.ops.nequip_fast.conv_edge_grad(x, g, y, w, *graph, problem.integers, problem.coefficients)
-
-
 def _sum(terms: list[Tensor]) -> Tensor | None:
     return None if not terms else terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
 
 def _conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, y, w, *rest = inputs
-    *graph, integers, coefficients, dim_out = rest
-    ctx.save_for_backward(x, y, w, *graph)
-    ctx.problem = ConvProblem.from_numbers(
-        integers, coefficients, (x.shape[1], y.shape[1], w.shape[1], dim_out)
-    )  # fmt: skip
+    *tensors, integers, coefficients, _ = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.paths = tuple(integers), tuple(coefficients)
 
 
 def _conv_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     x, y, w, *indices = ctx.saved_tensors
-    graph, problem = Graph(*indices), ctx.problem
+    graph, ops = Graph(*indices), torch.ops.nequip_fast
     need_x, need_y, need_w = ctx.needs_input_grad[:3]
-    dx = _compiled(g, y, w, graph.reversed(), problem.transposed) if need_x else None
-    dy, dw = _compiled_edge_grad(x, g, y, w, graph, problem) if need_y or need_w else (None, None)
+    dx = ops.conv(g, y, w, *graph.reversed(), *transposed(*ctx.paths), x.shape[1]) if need_x else None
+    dy, dw = ops.conv_edge_grad(x, g, y, w, *graph, *ctx.paths) if need_y or need_w else (None, None)
     return dx, dy, dw, *(None,) * 9
 
 
 def _edge_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, g, y, w, *rest = inputs
-    *graph, integers, coefficients = rest
+    *tensors, integers, coefficients = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, g, y, w, *graph)
-    ctx.problem = ConvProblem.from_numbers(
-        integers, coefficients, (x.shape[1], y.shape[1], w.shape[1], g.shape[1])
-    )  # fmt: skip
+    ctx.save_for_backward(*tensors)
+    ctx.paths = tuple(integers), tuple(coefficients)
 
 
 def _edge_grad_backward(ctx: Any, cy: Tensor | None, cw: Tensor | None) -> tuple[Tensor | None, ...]:
     """Cotangents (cy, cw): S = F(x, cy, w; g) + F(x, y, cw; g), differentiated once more."""
     x, g, y, w, *indices = ctx.saved_tensors
-    graph, problem = Graph(*indices), ctx.problem
+    graph, ops = Graph(*indices), torch.ops.nequip_fast
     need_x, need_g, need_y, need_w = ctx.needs_input_grad[:4]
     pairs = ([(cy, w)] if cy is not None else []) + ([(y, cw)] if cw is not None else [])
-    dx = [_compiled(g, a, b, graph.reversed(), problem.transposed) for a, b in pairs if need_x]
-    dg = [_compiled(x, a, b, graph, problem) for a, b in pairs if need_g]
+    back = transposed(*ctx.paths)
+    dx = [ops.conv(g, a, b, *graph.reversed(), *back, x.shape[1]) for a, b in pairs if need_x]
+    dg = [ops.conv(x, a, b, *graph, *ctx.paths, g.shape[1]) for a, b in pairs if need_g]
     dy, dw = None, None
     if pairs and (need_y or need_w):
         # one call gives ∂S/∂y (from cw) and ∂S/∂w (from cy); a missing cotangent voids its half
-        dy, dw = _compiled_edge_grad(x, g, y if cy is None else cy, w if cw is None else cw, graph, problem)
+        dy, dw = ops.conv_edge_grad(x, g, y if cy is None else cy, w if cw is None else cw, *graph, *ctx.paths)
         dy, dw = (None if cw is None else dy), (None if cy is None else dw)
     return _sum(dx), _sum(dg), dy, dw, *(None,) * 8
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nequip_fast.errors import InputError
+from nequip_fast.ops import backend
 
 
 class Graph(NamedTuple):
@@ -63,6 +64,18 @@ class Graph(NamedTuple):
 
 def _visiting_order(node: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
     """(ptr [N + 1], order [E]): the edges of each node, in ascending edge number."""
+    if node.device.type == "cpu" and backend.compiled("visiting_order") and backend.get_backend() != "reference":
+        try:
+            return torch.ops.nequip_fast.visiting_order(node, num_nodes)
+        except RuntimeError:
+            raise InputError(f"edge_index names a node outside 0 … {num_nodes - 1}; it has one row per end") from None
     order = torch.argsort(node, stable=True)
     ptr = torch.searchsorted(node[order], torch.arange(num_nodes + 1, device=node.device))
     return ptr, order
+
+
+if backend.compiled("visiting_order"):
+
+    @torch.library.register_fake("nequip_fast::visiting_order")
+    def _(node, num_nodes):
+        return node.new_empty(num_nodes + 1), node.new_empty(node.shape)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import lru_cache
 from typing import NamedTuple
 
 from e3nn import o3
+
+from nequip_fast.errors import InputError
 
 
 class Path(NamedTuple):
@@ -42,8 +44,8 @@ class ConvProblem:
         self.dim_x, self.dim_y, self.dim_w, self.dim_out = dim_x, dim_y, dim_w, dim_out
         self.l_max = max((max(path[:3]) for path in self.paths), default=0)
         # what the compiled operators take: the integer fields of all paths, flattened, and the coefficients
-        self.integers = [value for path in self.paths for value in path[:8]]
-        self.coefficients = [path.coefficient for path in self.paths]
+        self.integers = tuple(value for path in self.paths for value in path[:8])
+        self.coefficients = tuple(path.coefficient for path in self.paths)
 
     @classmethod
     def from_irreps(
@@ -62,7 +64,7 @@ class ConvProblem:
             instructions: ``(i_in1, i_in2, i_out)``, the weight of each being a block of mul_in1.
 
         Raises:
-            ValueError: an instruction joins irreps that do not multiply to its output, changes the
+            InputError: an instruction joins irreps that do not multiply to its output, changes the
                 multiplicity, or its second irrep has a multiplicity other than 1.
         """
         in1, in2, out = o3.Irreps(irreps_in1), o3.Irreps(irreps_in2), o3.Irreps(irreps_out)
@@ -72,7 +74,7 @@ class ConvProblem:
         for i1, i2, i3 in instructions:
             (mul1, ir1), (mul2, ir2), (mul3, ir3) = in1[i1], in2[i2], out[i3]
             if ir3 not in ir1 * ir2 or mul1 != mul3 or mul2 != 1:
-                raise ValueError(
+                raise InputError(
                     f"({i1}, {i2}, {i3}): {in1[i1]} x {in2[i2]} -> {out[i3]} is no 'uvu' path with one edge attribute"
                 )
             coefficient = ((2 * ir3.l + 1) / sharing[i3]) ** 0.5
@@ -81,17 +83,9 @@ class ConvProblem:
             dim_w += mul1
         return cls(paths, in1.dim, in2.dim, dim_w, out.dim)
 
-    @cached_property
-    def transposed(self) -> ConvProblem:
-        """The problem of the derivative with respect to x: gradients of out in, gradients of x out."""
-        problem = ConvProblem([p.transposed() for p in self.paths], self.dim_out, self.dim_y, self.dim_w, self.dim_x)
-        problem.__dict__["transposed"] = self
-        return problem
 
-    @classmethod
-    def from_numbers(
-        cls, integers: Sequence[int], coefficients: Sequence[float], dims: tuple[int, int, int, int]
-    ) -> ConvProblem:
-        """Inverse of :attr:`integers` and :attr:`coefficients`."""
-        paths = [Path._make([*integers[8 * k : 8 * k + 8], c]) for k, c in enumerate(coefficients)]
-        return cls(paths, *dims)
+@lru_cache(maxsize=1024)
+def transposed(integers: tuple[int, ...], coefficients: tuple[float, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The paths of the derivative with respect to x, in the form of :class:`ConvProblem`'s two attributes."""
+    paths = [Path._make([*integers[8 * k : 8 * k + 8], c]).transposed() for k, c in enumerate(coefficients)]
+    return tuple(value for path in paths for value in path[:8]), tuple(path.coefficient for path in paths)

@@ -15,10 +15,10 @@ import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
-from model_cases import build_oracle, call, config, graph, nequip_globals, relative_error
 
 from nequip_fast.errors import InputError
 from nequip_fast.model import build_model, from_nequip_checkpoint, load_nequip_state_dict
+from tests.model.model_cases import build_oracle, call, config, graph, nequip_globals, relative_error
 
 TYPES = ["H", "O"]
 TRAINING = """

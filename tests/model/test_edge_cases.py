@@ -5,7 +5,8 @@ from __future__ import annotations
 import ase
 import pytest
 import torch
-from model_cases import call, graph, inputs, molecules, pair, relative_error
+
+from tests.model.model_cases import call, graph, inputs, molecules, pair, relative_error
 
 SHIFT_OF_O = 0.3
 

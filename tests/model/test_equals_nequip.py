@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_cases import CASES, batch, build_oracle, call, config, crystals, graph, inputs, oracle, pair, relative_error
 
 from nequip_fast.model import build_model, load_nequip_state_dict
+from tests.model.model_cases import (
+    CASES,
+    batch,
+    build_oracle,
+    call,
+    config,
+    crystals,
+    graph,
+    inputs,
+    oracle,
+    pair,
+    relative_error,
+)
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 QUANTITIES = {

@@ -7,10 +7,10 @@ from typing import Any
 import ase
 import pytest
 import torch
-from model_cases import TYPES, config, graph, inputs, molecules
 
 from nequip_fast.errors import InputError
 from nequip_fast.model import GraphModel, NequIPGNNModel, PresetNequIPGNNModel, build_model
+from tests.model.model_cases import TYPES, config, graph, inputs, molecules
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_cases import CASES, call, config, inputs
 
 from nequip_fast.errors import InputError
 from nequip_fast.files import save_tensors
 from nequip_fast.model import build_model, load_model, save_model
 from nequip_fast.nn import ZBL
+from tests.model.model_cases import CASES, call, config, inputs
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

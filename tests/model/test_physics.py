@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from e3nn import o3
-from model_cases import R_MAX, config, crystals, graph, inputs, molecules, relative_error
 from torch import Tensor
 
 from nequip_fast.model import GraphModel, build_model
+from tests.model.model_cases import R_MAX, config, crystals, graph, inputs, molecules, relative_error
 
 DERIVATIVE_CASES = ("parity", "odd_channels", "norm", "zbl", "per_edge_type_cutoff")
 

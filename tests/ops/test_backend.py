@@ -9,7 +9,7 @@ import torch
 
 import nequip_fast
 from nequip_fast.errors import InputError
-from nequip_fast.ops import backend, segment_sum
+from nequip_fast.ops import ConvProblem, backend, conv, segment_sum
 from tests.helpers import random_graph
 
 
@@ -23,9 +23,18 @@ def test_info_names_backend_and_reason():
     """One line per operator and device."""
     info = nequip_fast.info()
     assert info["operators"]["conv"]["cpu"] == "cpu: compiled kernel"
-    assert info["operators"]["conv"]["cuda"] == "reference: no cuda kernel yet"
+    assert info["operators"]["conv"]["cuda"] == "reference: it has no cuda kernel yet"
     nequip_fast.set_backend("reference")
     assert nequip_fast.info()["operators"]["conv"]["cpu"] == "reference: chosen by name"
+
+
+def test_plain_torch_is_never_silent():
+    """Where ``auto`` has to do without a kernel, one warning says so and why."""
+    problem = ConvProblem.from_irreps("1x6e", "0e", "1x6e", [(0, 0, 0)])
+    x, y, w = torch.ones(3, 13), torch.ones(5, 1), torch.ones(5, 1)
+    backend._say_once.cache_clear()
+    with pytest.warns(UserWarning, match=r"conv runs as plain torch on cpu.*stop at l = 4, this problem has l = 6"):
+        conv(x, y, w, random_graph(3, 5), problem)
 
 
 def test_unknown_backend_suggests_the_nearest():
@@ -58,6 +67,7 @@ def test_use_backend_restores_after_an_error():
     assert nequip_fast.get_backend() == "auto"
 
 
+@pytest.mark.filterwarnings("ignore:nequip_fast")
 def test_half_precision_is_refused_by_name():
     """The compiled kernels take float32 and float64; asked for by name, they say so."""
     graph = random_graph(3, 5)

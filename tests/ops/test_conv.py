@@ -313,6 +313,7 @@ def test_wrong_shapes_and_dtypes_are_named():
         conv(x, y.float(), w, graph, problem)
 
 
+@pytest.mark.filterwarnings("ignore:nequip_fast")
 def test_backend_by_name_never_falls_back():
     """A backend that cannot serve raises; ``auto`` goes to the definition."""
     problem = ConvProblem.from_irreps("2x5e", "0e", "2x5e", [(0, 0, 0)])
@@ -350,12 +351,9 @@ def test_kernels_refuse_indices_out_of_range():
     """A node or an edge that is not there is an error, not a read of foreign memory."""
     problem, _ = preset_m()
     x, y, w = (t.detach() for t in inputs(problem, random_graph(3, 5)))
-    graph = Graph.from_edge_index(torch.tensor([[0, 1, 2, 2, 1], [0, 1, 2, 2, 3]]), 3)
-    with pytest.raises(RuntimeError, match=r"sender names something outside 0 … 2"):
-        conv(x, y, w, graph, problem)
     for missing in (3, -1):
-        graph = Graph.from_edge_index(torch.tensor([[0, 1, 2, 2, missing], [0, 1, 2, 2, 1]]), 3)
-        with pytest.raises(RuntimeError, match="receiver_ptr must rise from 0 to the number of edges"):
+        graph = random_graph(3, 5)._replace(sender=torch.tensor([0, 1, 2, 2, missing]))
+        with pytest.raises(RuntimeError, match=r"sender names something outside 0 … 2"):
             conv(x, y, w, graph, problem)
     graph = random_graph(3, 5)._replace(receiver_order=torch.tensor([0, 1, 2, 3, 5]))
     with pytest.raises(RuntimeError, match=r"receiver_order names something outside 0 … 4"):
@@ -367,7 +365,7 @@ def test_kernels_refuse_indices_out_of_range():
 
 def test_instructions_that_are_not_uvu():
     """Irreps that do not multiply, or change multiplicity, are refused by name."""
-    with pytest.raises(ValueError, match="is no 'uvu' path"):
+    with pytest.raises(InputError, match="is no 'uvu' path"):
         ConvProblem.from_irreps("2x1o", "1o", "2x3e", [(0, 0, 0)])
-    with pytest.raises(ValueError, match="is no 'uvu' path"):
+    with pytest.raises(InputError, match="is no 'uvu' path"):
         ConvProblem.from_irreps("2x1o", "0e", "3x1o", [(0, 0, 0)])
