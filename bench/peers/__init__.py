@@ -6,6 +6,8 @@ An adapter is a module with ``NAME``, ``missing() -> str | None`` (why it cannot
 * ``harmonics(case, dtype, device) -> vectors -> Y``
 * ``model(case, dtype, device) -> (model, data)``, the model computing energy and forces of the data
 
+``DIFFERENTIATES_TWICE = False`` leaves it out of second derivatives.
+
 A contender that lacks one of them is left out of those cases.
 """
 

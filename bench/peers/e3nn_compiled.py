@@ -12,6 +12,7 @@ from bench.peers import e3nn
 from bench.problems import ConvCase, HarmonicsCase
 
 NAME = "e3nn-compiled"
+DIFFERENTIATES_TWICE = False  # torch.compile does not support it
 
 
 def missing() -> str | None:

@@ -10,7 +10,7 @@ import torch
 from bench.peers import ours
 from bench.problems import ModelCase
 
-NAME = "nequip"
+NAME = "nequip-eager"
 
 
 def missing() -> str | None:
