@@ -8,7 +8,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rehearse=${1:-}
-out=${OUT:-bench/results/gpu}
+default=bench/results/gpu
+[ "$rehearse" = --rehearse ] && default=build/rehearsal
+out=${OUT:-$default}
 python=${PYTHON:-python3}
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
