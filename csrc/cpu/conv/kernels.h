@@ -54,26 +54,6 @@ struct ConvKernels {
   void (*sum_dy)(const T* partial, T* dy, int components);  // sum over lanes
 };
 
-// Defined once for each instruction set and element type.
-#define NF_DECLARE(isa)                                        \
-  namespace isa {                                              \
-  template <class T>                                           \
-  const ConvKernels<T>& conv_kernels();                        \
-  }
-NF_DECLARE(plain)
-#if defined(NF_X86)
-NF_DECLARE(avx2)
-NF_DECLARE(avx512)
-#endif
-#undef NF_DECLARE
-
-template <class T>
-const ConvKernels<T>& conv_kernels() {
-#if defined(NF_X86)
-  if (current_isa() == Isa::avx512) return avx512::conv_kernels<T>();
-  if (current_isa() == Isa::avx2) return avx2::conv_kernels<T>();
-#endif
-  return plain::conv_kernels<T>();
-}
+NF_KERNEL_TABLE(ConvKernels, conv_kernels)
 
 }  // namespace nf

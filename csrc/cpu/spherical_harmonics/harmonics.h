@@ -41,25 +41,6 @@ struct HarmonicKernels {
   void (*pull)(const std::vector<GradientTerm>&, int dim, const T* g, const T* c, T* out, int64_t begin, int64_t end);
 };
 
-#define NF_DECLARE(isa)                         \
-  namespace isa {                               \
-  template <class T>                            \
-  const HarmonicKernels<T>& harmonic_kernels(); \
-  }
-NF_DECLARE(plain)
-#if defined(NF_X86)
-NF_DECLARE(avx2)
-NF_DECLARE(avx512)
-#endif
-#undef NF_DECLARE
-
-template <class T>
-const HarmonicKernels<T>& harmonic_kernels() {
-#if defined(NF_X86)
-  if (current_isa() == Isa::avx512) return avx512::harmonic_kernels<T>();
-  if (current_isa() == Isa::avx2) return avx2::harmonic_kernels<T>();
-#endif
-  return plain::harmonic_kernels<T>();
-}
+NF_KERNEL_TABLE(HarmonicKernels, harmonic_kernels)
 
 }  // namespace nf
