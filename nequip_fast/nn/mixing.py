@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
@@ -40,3 +42,22 @@ def components_last(x: Tensor, dim: int) -> Tensor:
 def block_dims(irreps: Irreps) -> list[int]:
     """Sizes that split a feature vector into its blocks."""
     return [block.dim for block in irreps]
+
+
+def sum_into_blocks(terms: Iterable[tuple[int, Tensor]], irreps_out: Irreps, x: Tensor) -> Tensor:
+    """Terms ``(i_out, [N, block.dim])`` added up block by block, [N, irreps_out.dim]; zeros where there is none.
+
+    Args:
+        x: any tensor [N, ...] of the dtype and device wanted.
+    """
+    blocks: list[Tensor | None] = [None] * len(irreps_out)
+    for i_out, term in terms:
+        present = blocks[i_out]
+        blocks[i_out] = term if present is None else present + term
+    return torch.cat(
+        [
+            x.new_zeros(x.shape[0], ir.dim) if block is None else block
+            for block, ir in zip(blocks, irreps_out, strict=True)
+        ],
+        dim=1,
+    )

@@ -8,7 +8,7 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
-from nequip_fast.nn.mixing import block_dims, components_last, fan_in, mixing_paths
+from nequip_fast.nn.mixing import block_dims, components_last, fan_in, mixing_paths, sum_into_blocks
 
 
 class SelfConnection(nn.Module):
@@ -54,7 +54,7 @@ class SelfConnection(nn.Module):
             [N, irreps_out.dim]
         """
         blocks = x.split(self._dims_in, dim=1)
-        outputs: list[Tensor | None] = [None] * len(self.irreps_out)
+        terms = []
         weights = () if self.weight is None else self.weight.split(self._sizes)
         for path, weight, factor in zip(self._paths, weights, self._factors, strict=False):
             dim = self.irreps_in[path.i_in].ir.dim
@@ -66,15 +66,8 @@ class SelfConnection(nn.Module):
             channels = components_last(blocks[path.i_in], dim)
             pairs = (channels.unsqueeze(-1) * selector[:, None, None, :]).flatten(2)  # [N, dim, u·K]
             y = (pairs @ matrix).transpose(1, 2).flatten(1)
-            present = outputs[path.i_out]
-            outputs[path.i_out] = y if present is None else present + y
-        return torch.cat(
-            [
-                x.new_zeros(x.shape[0], block.dim) if y is None else y
-                for y, block in zip(outputs, self.irreps_out, strict=True)
-            ],
-            dim=1,
-        )
+            terms.append((path.i_out, y))
+        return sum_into_blocks(terms, self.irreps_out, x)
 
     def extra_repr(self) -> str:
         return f"{self.irreps_in} x {self.num_attributes}x0e -> {self.irreps_out}"
