@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from nequip_fast.data import VerletList, graph_from_atoms, keys
+from nequip_fast.devices import choose_device
 from nequip_fast.errors import InputError, require
 from nequip_fast.model import GraphModel, build_model, load_model
 
@@ -49,7 +50,7 @@ class NequIPFastCalculator(Calculator):
         skin: float = 0.5,
     ) -> None:
         super().__init__()
-        self.device = _device(device)
+        self.device = choose_device(device)
         model = copy.deepcopy(model) if isinstance(model, GraphModel) else load_model(model)
         self.model = _with_dtype(model, dtype).to(self.device).eval()
         self.neighbours = VerletList(self.model.r_max, skin)
@@ -84,18 +85,6 @@ class NequIPFastCalculator(Calculator):
             verlet=self.neighbours,
         )
         return {name: tensor.to(self.device) for name, tensor in graph.items()}
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"device {device!r} is not one of auto, cpu, cuda, cuda:0, ...") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch finds no GPU here; use device='cpu' or 'auto'")
-    return chosen
 
 
 def _with_dtype(model: GraphModel, dtype: str | torch.dtype | None) -> GraphModel:

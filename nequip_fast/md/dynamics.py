@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nequip_fast.errors import InputError, require
+from nequip_fast.files import sha256
 from nequip_fast.md.config import MDConfig
 from nequip_fast.md.integrators import build_integrator, degrees_of_freedom, thermal_velocities
 from nequip_fast.md.observables import EnergyDrift, energy_drift
-from nequip_fast.md.trajectory import RunFiles, read_thermo, sha256
+from nequip_fast.md.trajectory import RunFiles, read_thermo
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nequip_fast.errors import require
-from nequip_fast.files import atomic_path
 from nequip_fast.md.observables import (
     Distribution,
     EnergyDrift,
@@ -23,6 +21,7 @@ from nequip_fast.md.observables import (
     overlap,
     rdf,
 )
+from nequip_fast.plotting import new_figure, save_figure
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -56,7 +55,9 @@ def plot_energy_conservation(
     drift = energy_drift(times, total, kinetic, num_atoms)
     scale = 1e3 / num_atoms
     gained, swing = (total - total.mean()) * scale, (kinetic - kinetic.mean()) * scale
-    figure, (both, alone) = _figure(2, (11.5, 3.9))
+    figure, (both, alone) = new_figure(2, (11.5, 3.9))
+    if title:
+        figure.suptitle(title, fontsize=11)
     both.plot(times, swing, color=_REFERENCE, lw=0.7, label=f"kinetic, RMS {drift.kinetic_rms_meV_atom:.2g}")
     both.plot(times, gained, color=_MODEL, lw=1.4, label=f"total, RMS {drift.rms_meV_atom:.2g}")
     both.set_title("kinetic and total energy", loc="left", fontsize=10)
@@ -68,8 +69,9 @@ def plot_energy_conservation(
         axis.set_xlabel("time (ps)")
         axis.set_ylabel("energy − mean (meV/atom)")
         axis.set_xlim(times[0], times[-1])
+        _grid(axis)
         _legend_above(axis)
-    _save(figure, path, title)
+    save_figure(figure, path)
     return drift
 
 
@@ -129,7 +131,9 @@ def plot_comparisons(
         path: PNG file to write.
         reference_name: method behind the reference trajectory, for the legend.
     """
-    figure, axes = _figure(len(comparisons), (4.3 * len(comparisons) + 0.6, 3.9))
+    figure, axes = new_figure(len(comparisons), (4.3 * len(comparisons) + 0.6, 3.9))
+    if title:
+        figure.suptitle(title, fontsize=11)
     for axis, item in zip(axes, comparisons, strict=True):
         radial = isinstance(item.model, RadialDistribution)
         reference, model = _values(item.reference), _values(item.model)
@@ -142,8 +146,9 @@ def plot_comparisons(
         axis.set_xlim(*_support(item))
         axis.set_ylim(0.0, 1.08 * max(reference.max(), model.max(), 1e-12))
         axis.set_title(f"overlap {item.agreement:.2f}", loc="left", fontsize=10)
+        _grid(axis)
         _legend_above(axis)
-    _save(figure, path, title)
+    save_figure(figure, path)
 
 
 def _values(distribution: Distribution | RadialDistribution) -> NDArray[np.float64]:
@@ -172,24 +177,11 @@ def _pair_density(radial: RadialDistribution) -> Distribution:
     return Distribution(radial.edges, density, float("nan"), float("nan"), 0)
 
 
-def _figure(columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
-    pyplot = require("matplotlib.figure", "md")
-    figure = pyplot.Figure(figsize=size, layout="constrained")  # no pyplot: no display, no global state
-    axes = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25, lw=0.5)
-        axis.set_axisbelow(True)
-    return figure, axes
+def _grid(axis: Any) -> None:
+    axis.grid(alpha=0.25, lw=0.5)
+    axis.set_axisbelow(True)
 
 
 def _legend_above(axis: Any) -> None:
     """A legend in the free space right of the title, so that it hides no curve."""
     axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8, borderaxespad=0.2)
-
-
-def _save(figure: Any, path: str | os.PathLike[str], title: str) -> None:
-    if title:
-        figure.suptitle(title, fontsize=11)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)

@@ -8,7 +8,6 @@ exactly, which makes the last frame the restart point.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -107,11 +106,6 @@ def read_thermo(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]]:
     header, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines())
     values = np.array([[float(value) for value in row] for row in rows]).reshape(-1, len(header))
     return dict(zip(header, values.T, strict=True))
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Fingerprint of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _append_frame(path: Path, frame: Atoms) -> None:

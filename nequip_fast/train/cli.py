@@ -33,17 +33,15 @@ def train(argv: Sequence[str]) -> int:
 def evaluate(argv: Sequence[str]) -> int:
     """``nequip-fast evaluate model.safetensors data.xyz``."""
     options = _evaluate_parser().parse_args(argv)
-    import torch
 
     from nequip_fast.data import read_structures
+    from nequip_fast.devices import choose_device
     from nequip_fast.errors import require
     from nequip_fast.model import load_model
     from nequip_fast.train.evaluate import evaluate_structures, plot_parity
     from nequip_fast.train.report import error_table
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU; use --device cpu or auto")
-    device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = choose_device(options.device)
     model = load_model(options.model)
     structures = read_structures(
         options.data,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,12 @@ class Batch:
         return Batch(inputs, reference, self.counts)
 
 
+def take_labels(graph: Graph) -> Graph:
+    """Remove the labels from a collated graph; returns them with what errors per atom and per element need."""
+    labels = {key: graph.pop(key) for key in LABELS if key in graph}
+    return labels | {key: graph[key] for key in (keys.NUM_ATOMS, keys.ATOM_TYPES, keys.BATCH)}
+
+
 class GraphSet:
     """Graphs with labels, all in memory, whose neighbour lists are built once."""
 
@@ -63,8 +68,7 @@ class GraphSet:
     def batch(self, indices: Sequence[int], counts: dict[str, int] | None = None) -> Batch:
         """Collate these graphs."""
         inputs = data.collate([self.graphs[i] for i in indices])
-        reference = {key: inputs.pop(key) for key in LABELS if key in inputs}
-        reference |= {key: inputs[key] for key in (keys.NUM_ATOMS, keys.ATOM_TYPES, keys.BATCH)}
+        reference = take_labels(inputs)
         if not self._periodic:  # saves the model the cell shifts and the stress
             inputs.pop(keys.CELL, None)
             inputs.pop(keys.EDGE_CELL_SHIFT, None)
@@ -131,19 +135,6 @@ def load_datasets(config: TrainConfig) -> Datasets:
     return Datasets(
         sets[0], sets[1], sets[2], type_names, arguments, f"{sizes} structures; elements {', '.join(type_names)}"
     )
-
-
-def fingerprint(path: str) -> str:
-    """Hash of a file's content, so that a resumed run can tell that its data changed."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
-
-
-def _hash(file: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _read(path: str, config: DataConfig) -> list[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from nequip_fast import data
 from nequip_fast.data import keys
 from nequip_fast.errors import InputError
-from nequip_fast.train.dataset import LABELS
+from nequip_fast.train.dataset import LABELS, take_labels
 from nequip_fast.train.metrics import ErrorSums, trivial_prediction
 
 Graph = dict[str, Tensor]
@@ -82,8 +82,7 @@ def evaluate_graphs(
     kept: list[tuple[Graph, Graph]] = []  # reference and prediction, without the graphs
     for group in _groups(graphs, atoms_per_batch):
         inputs = data.collate(group)
-        reference = {key: inputs.pop(key) for key in LABELS if key in inputs}
-        reference |= {key: inputs[key] for key in (keys.NUM_ATOMS, keys.ATOM_TYPES, keys.BATCH)}
+        reference = take_labels(inputs)
         moved = {key: tensor.to(device) for key, tensor in inputs.items()}
         output = model(moved)
         prediction = {key: output[key].detach() for key in LABELS if key in output}

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nequip_fast.errors import require
-from nequip_fast.files import atomic_path
+from nequip_fast.plotting import new_figure, save_figure
 
 _BLUE, _ORANGE, _GREY = "#2a6fbb", "#e07b28", "#8a8a8a"
 
@@ -25,7 +24,7 @@ def learning_curve(
         path: PNG file to write.
         trivial: ``energy_mae`` [eV/atom] and ``forces_mae`` [eV/Å] of the trivial predictor, drawn as a dashed line.
     """
-    figure, axes = _figure(1, 3, (12, 3.6))
+    figure, axes = new_figure(3, (12, 3.6))
     epochs = [row["epoch"] for row in rows]
     axes[0].plot(epochs, [row["train_loss"] for row in rows], color=_ORANGE, label="training")
     axes[0].plot(epochs, [row["val_loss"] for row in rows], color=_BLUE, label="validation (averaged weights)")
@@ -52,7 +51,7 @@ def learning_curve(
     rate.set_ylabel("learning rate (dotted)", color=_GREY)
     rate.spines["top"].set_visible(False)
     rate.tick_params(axis="y", colors=_GREY, which="both")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def parity_plot(
@@ -71,7 +70,7 @@ def parity_plot(
         errors: of :meth:`nequip_fast.train.metrics.ErrorSums.result`, quoted in the panels.
         path: PNG file to write.
     """
-    figure, axes = _figure(1, 3, (12.5, 4.0))
+    figure, axes = new_figure(3, (12.5, 4.0))
     reference, predicted = energy
     offset = float(np.mean(reference))
     shown = 1000 * (reference - offset), 1000 * (predicted - offset)
@@ -104,7 +103,7 @@ def parity_plot(
     axes[2].set_ylabel("probability density (Å/meV)")
     axes[2].legend(frameon=False, fontsize=9)
     axes[2].set_title("force errors", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _points(axis: Any, x: NDArray[Any], y: NDArray[Any], color: Any, label: str | None = None) -> None:
@@ -153,17 +152,3 @@ def _element_colors(elements: NDArray[Any]) -> dict[str, Any]:
     symbols, counts = np.unique(elements, return_counts=True)
     order = [str(symbol) for symbol in symbols[np.argsort(-counts)]]  # the most frequent first, so at the bottom
     return {symbol: colormaps["tab10"](index % 10) for index, symbol in enumerate(order)}
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    """A figure without pyplot, so that no window system and no global state is involved."""
-    figure = require("matplotlib.figure", "train").Figure(figsize=size, layout="constrained", dpi=150)
-    axes = figure.subplots(rows, columns)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)

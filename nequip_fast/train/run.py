@@ -11,10 +11,10 @@ import torch
 
 from nequip_fast import model as models
 from nequip_fast.errors import InputError, require
-from nequip_fast.files import write_text
+from nequip_fast.files import sha256, write_text
 from nequip_fast.train.checkpoint import read_plain
 from nequip_fast.train.config import TrainConfig, differing_keys
-from nequip_fast.train.dataset import Datasets, fingerprint, load_datasets
+from nequip_fast.train.dataset import Datasets, load_datasets
 from nequip_fast.train.evaluate import Evaluation, evaluate_graphs, plot_parity
 from nequip_fast.train.metrics import ErrorSums, trivial_prediction
 from nequip_fast.train.report import Reporter, error_table
@@ -105,7 +105,7 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
     for name in ("file", "test_file"):
         path = getattr(config.data, name)
         if path is not None and Path(path).is_file():
-            files[name] = fingerprint(path)
+            files[name] = sha256(path)
         tree["data"].pop(name)  # the content counts, not the name
     return {"config": json.loads(json.dumps(tree)), "data": files}
 

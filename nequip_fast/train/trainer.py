@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nequip_fast.devices import choose_device
 from nequip_fast.errors import InputError, require
 from nequip_fast.model import save_model
 from nequip_fast.train.checkpoint import load_state, save_state
@@ -274,9 +275,6 @@ def make_fabric(device: str, devices: int) -> Any:
     require("lightning", "train")
     from lightning.fabric import Fabric
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: cuda was asked for, but torch finds no GPU; use device=cpu or device=auto")
-    accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
+    fabric = Fabric(accelerator=choose_device(device).type, devices=devices, strategy="ddp" if devices > 1 else "auto")
     fabric.launch()
     return fabric
