@@ -51,7 +51,6 @@ class CMakeBuild(build_ext):
         options = [
             f"-DTORCH_DIR={Path(torch.__file__).parent}",
             f"-DOUTPUT_DIR={output}",
-            f"-DPython3_EXECUTABLE={sys.executable}",
             f"-DNF_CUDA={'ON' if nvcc else 'OFF'}",
             *([f"-DCMAKE_CUDA_COMPILER={nvcc}"] if nvcc else []),
         ]

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "cg/coupling.h"
 #include "cpu/conv/conv.h"
 #include "cpu/isa.h"
 #include "cpu/segment_sum/segment_sum.h"
@@ -256,6 +257,19 @@ Tensor segment_sum_cuda(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
 }
 #endif
 
+// --- Clebsch-Gordan coefficients ---
+
+// (m1, m2, m3 of every term in turn, the terms' values)
+std::tuple<std::vector<int64_t>, std::vector<double>> coupling_terms(int64_t l1, int64_t l2, int64_t l3) {
+  std::tuple<std::vector<int64_t>, std::vector<double>> lists;
+  auto& [components, values] = lists;
+  for (const Coupling::Term& term : coupling(int(l1), int(l2), int(l3)).terms) {
+    components.insert(components.end(), {term.m1, term.m2, term.m3});
+    values.push_back(term.value);
+  }
+  return lists;
+}
+
 // --- what this build is ---
 
 std::string build_info() {
@@ -288,6 +302,7 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   lib.def("harmonics_pull(Tensor g, Tensor c) -> Tensor");
   lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
   lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
+  lib.def("coupling(int l1, int l2, int l3) -> (int[], float[])");
   lib.def("build_info() -> str");
   lib.def("cpu_isa() -> str");
   lib.def("set_cpu_isa(str name) -> ()");
@@ -309,6 +324,7 @@ STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CUDA, lib) { lib.impl("segment_sum", TORC
 #endif
 
 STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CompositeExplicitAutograd, lib) {
+  lib.impl("coupling", TORCH_BOX(&nf::coupling_terms));
   lib.impl("build_info", TORCH_BOX(&nf::build_info));
   lib.impl("cpu_isa", TORCH_BOX(&nf::isa_name));
   lib.impl("set_cpu_isa", TORCH_BOX(&nf::set_isa));

@@ -1,24 +1,34 @@
-"""The Clebsch-Gordan tables that the kernels are built from."""
-
-import runpy
-from pathlib import Path
+"""The Clebsch-Gordan coefficients that all kernels are built from."""
 
 import pytest
 import torch
 from e3nn import o3
 
-from tests.helpers import TRIPLES
 
-GENERATE = runpy.run_path(str(Path(__file__).parents[2] / "csrc/cg/generate.py"), run_name="generate")
+def triples(l_max: int) -> list[tuple[int, int, int]]:
+    """All degrees up to l_max that obey the triangle rule."""
+    degrees = range(l_max + 1)
+    return [(a, b, c) for a in degrees for b in degrees for c in range(abs(a - b), min(a + b, l_max) + 1)]
 
 
-@pytest.mark.parametrize("triple", [*TRIPLES, (5, 4, 6), (6, 6, 6)], ids=str)
+HIGH = [(7, 4, 9), (11, 11, 0), (11, 8, 5), (9, 10, 11), (11, 11, 11)]
+
+
+@pytest.mark.parametrize("triple", [*triples(6), *HIGH], ids=str)
 def test_equals_e3nn(triple):
-    """All coefficients to rounding, and no term kept that is zero."""
-    terms = GENERATE["wigner_3j"](*triple)
+    """All coefficients to rounding, no term kept that is zero, and the order that the kernels count on."""
+    components, values = torch.ops.nequip_fast.coupling(*triple)
+    terms = torch.tensor(components).view(-1, 3)
     table = torch.zeros([2 * l + 1 for l in triple], dtype=torch.float64)
-    for m1, m2, m3, value in terms:
-        table[m1, m2, m3] = value
-    torch.testing.assert_close(table, o3.wigner_3j(*triple, dtype=torch.float64), rtol=0, atol=1e-15)
-    assert len(terms) == int(table.count_nonzero())
-    assert [(m1, m3, m2) for m1, m2, m3, _ in terms] == sorted((m1, m3, m2) for m1, m2, m3, _ in terms)
+    table[tuple(terms.T)] = torch.tensor(values, dtype=torch.float64)
+    torch.testing.assert_close(table, o3.wigner_3j(*triple, dtype=torch.float64), rtol=0, atol=2e-15)
+    assert len(values) == int(table.count_nonzero())
+    order = [(m1, m3, m2) for m1, m2, m3 in terms.tolist()]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize("triple", [(1, 1, 3), (0, 0, -1), (-1, 1, 1), (30, 20, 20)], ids=str)
+def test_degrees_that_do_not_couple(triple):
+    """Degrees outside the triangle rule, or too high for exact integers, are an error."""
+    with pytest.raises(RuntimeError, match="no coupling of degrees"):
+        torch.ops.nequip_fast.coupling(*triple)
