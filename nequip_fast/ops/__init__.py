@@ -4,17 +4,22 @@ from nequip_fast.ops.backend import get_backend, set_backend, use_backend
 from nequip_fast.ops.conv import conv
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem, Path
+from nequip_fast.ops.product_paths import ProductPath, ProductProblem
 from nequip_fast.ops.segment_sum import segment_sum
 from nequip_fast.ops.spherical_harmonics import spherical_harmonics
+from nequip_fast.ops.tensor_product import tensor_product
 
 __all__ = [
     "ConvProblem",
     "Graph",
     "Path",
+    "ProductPath",
+    "ProductProblem",
     "conv",
     "get_backend",
     "segment_sum",
     "set_backend",
     "spherical_harmonics",
+    "tensor_product",
     "use_backend",
 ]
