@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
 
 import nequip_fast
 
+MIN_ROUNDS, MAX_ROUNDS = 5, 25
+_STEADY = 0.01  # uncertainty of a median ratio that is good enough
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -54,21 +56,40 @@ def keep_freed_memory() -> None:
 
 
 def interleaved(
-    calls: dict[str, Callable[[], Any]], device: str, rounds: int, seconds_a_round: float
+    calls: dict[str, Callable[[], Any]],
+    device: str,
+    rounds: int = MIN_ROUNDS,
+    seconds_a_round: float = 0.3,
+    budget: float = 0.0,
+    max_rounds: int = MAX_ROUNDS,
 ) -> dict[str, Timing]:
-    """Time every call in ``rounds`` rounds of about ``seconds_a_round`` for each.
+    """Time every call in rounds of about ``seconds_a_round`` for each; each has been called before.
 
-    Two warm-up calls each; the number of calls a round follows from the second of them.
+    ``rounds`` at least; with a ``budget`` in seconds more, until the ratios are steady, the budget is spent or
+    ``max_rounds`` are done.
     """
+    deadline = time.perf_counter() + budget
     repeats = {}
     for name, call in calls.items():
-        call()
         repeats[name] = max(1, min(1000, int(seconds_a_round / max(_seconds(call, 1, device), 1e-7))))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(rounds):
-        for name in list(calls) if i % 2 == 0 else reversed(list(calls)):
+    done = 0
+    while done < rounds or (done < max_rounds and time.perf_counter() < deadline and not _steady(seconds)):
+        for name in list(calls) if done % 2 == 0 else reversed(list(calls)):
             seconds[name].append(_seconds(calls[name], repeats[name], device))
+        done += 1
     return {name: Timing(values) for name, values in seconds.items()}
+
+
+def _steady(seconds: dict[str, list[float]]) -> bool:
+    """The median ratio to the first contender is known to about a hundredth, for every other."""
+    first, *others = seconds.values()
+    for other in others:
+        ratios = [a / b for a, b in zip(other, first, strict=True)]
+        low, middle, high = quantiles(ratios, n=4)
+        if high - low > _STEADY * middle * len(ratios) ** 0.5:
+            return False
+    return True
 
 
 def _seconds(call: Callable[[], Any], repeats: int, device: str) -> float:
@@ -85,7 +106,7 @@ def _seconds(call: Callable[[], Any], repeats: int, device: str) -> float:
 def machine(device: str) -> dict[str, Any]:
     """What the numbers were measured on: processor, threads, versions, date."""
     versions = {}
-    for package in ("torch", "e3nn", "nequip", "sphericart"):
+    for package in ("torch", "e3nn", "nequip", "sphericart-torch"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import e3nn.nn
+import e3nn.o3
 import torch
 from e3nn import o3
 from torch import Tensor
 
-from bench.problems import ConvCase, HarmonicsCase
+from bench.problems import ConvCase, HarmonicsCase, ModuleCase
 from nequip_fast.nn import TensorProductConv
 from nequip_fast.o3 import SphericalHarmonics
 from nequip_fast.ops import Graph
 
 NAME = "e3nn"
+FAMILY = "e3nn"
 
 
 def missing() -> str | None:
     """Never: e3nn is a dependency."""
     return None
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """e3nn stores its constants in the default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class TensorProductScatter(torch.nn.Module):
@@ -35,12 +50,10 @@ class TensorProductScatter(torch.nn.Module):
     ) -> None:
         super().__init__()
         paths = [(*instruction, "uvu", True) for instruction in instructions]
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)  # e3nn stores its constants in the default dtype
-        self.product = o3.TensorProduct(
-            irreps_in, irreps_sh, irreps_out, paths, shared_weights=False, internal_weights=False
-        )
-        torch.set_default_dtype(default)
+        with default_dtype(dtype):
+            self.product = o3.TensorProduct(
+                irreps_in, irreps_sh, irreps_out, paths, shared_weights=False, internal_weights=False
+            )
 
     def forward(self, x: Tensor, edge_attrs: Tensor, edge_weights: Tensor, graph: Graph) -> Tensor:
         """[N, irreps_in.dim] -> [N, irreps_out.dim]."""
@@ -58,6 +71,12 @@ def conv(case: ConvCase, dtype: torch.dtype, device: str) -> Callable[[Tensor, T
 def harmonics(case: HarmonicsCase, dtype: torch.dtype, device: str) -> Callable[[Tensor], Tensor]:
     """e3nn's generated polynomials; the module is built once, as in a model."""
     return o3.SphericalHarmonics(list(range(case.l_max + 1)), True, "component").to(device)
+
+
+def module(case: ModuleCase, dtype: torch.dtype, device: str) -> torch.nn.Module:
+    """The module itself."""
+    with default_dtype(dtype):
+        return case.build(e3nn).to(device)
 
 
 def on_e3nn(model: torch.nn.Module) -> torch.nn.Module:

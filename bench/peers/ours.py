@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import e3nn
 import torch
 from torch import Tensor
 
-from bench.problems import ConvCase, HarmonicsCase, ModelCase
+import nequip_fast.nn
+import nequip_fast.o3
+from bench.calls import NotOffered
+from bench.peers.e3nn import default_dtype
+from bench.problems import ConvCase, HarmonicsCase, ModelCase, ModuleCase
 from bench.water import water_graph
 from nequip_fast.ops import Graph, spherical_harmonics
 from nequip_fast.ops import conv as conv_operator
@@ -30,6 +35,18 @@ def conv(case: ConvCase, dtype: torch.dtype, device: str) -> Callable[[Tensor, T
 def harmonics(case: HarmonicsCase, dtype: torch.dtype, device: str) -> Callable[[Tensor], Tensor]:
     """One operator after the normalisation."""
     return lambda vectors: spherical_harmonics(vectors, case.l_max)
+
+
+def module(case: ModuleCase, dtype: torch.dtype, device: str) -> torch.nn.Module:
+    """The module of the same name and arguments, with e3nn's weights."""
+    namespace, name = case.module.split(".")
+    if not hasattr(getattr(nequip_fast, namespace), name):
+        raise NotOffered(f"nequip_fast has no {case.module}")
+    with default_dtype(dtype):
+        built = case.build(nequip_fast)
+        weights = case.build(e3nn).state_dict()
+    built.load_state_dict(weights)
+    return built.to(device)
 
 
 def model(case: ModelCase, dtype: torch.dtype, device: str) -> tuple[torch.nn.Module, dict[str, Any]]:
