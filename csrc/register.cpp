@@ -1,11 +1,9 @@
-// Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers.
+// Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers (that
+// of tensor_product: cpu/tensor_product/operator.cpp).
 // LibTorch's stable ABI only: one binary serves torch 2.10 and later, any Python, CPU or CUDA builds of torch.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <tuple>
@@ -15,6 +13,7 @@
 #include "cpu/isa.h"
 #include "cpu/segment_sum/segment_sum.h"
 #include "cpu/spherical_harmonics/harmonics.h"
+#include "tensors.h"
 #if defined(NF_CUDA)
 #include "cuda/segment_sum/segment_sum.h"
 // Only CUDA builds of torch define it; weak, so that the library loads in CPU builds too.
@@ -25,47 +24,7 @@ extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_inde
 namespace nf {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
 constexpr int64_t kRowsPerTask = 2048;  // rows of a few columns: fewer are not worth waking a thread for
-
-void parallel(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
-  torch::stable::parallel_for(0, n, grain, body);
-}
-
-template <class F>
-auto by_dtype(const Tensor& tensor, const char* op, F&& f) {
-  if (tensor.scalar_type() == ScalarType::Float) return f(float{});
-  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Double, op, ": tensors must be float32 or float64");
-  return f(double{});
-}
-
-void check_rows(const Tensor& tensor, int64_t rows, ScalarType dtype, const char* name) {
-  STD_TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) == rows && tensor.scalar_type() == dtype && tensor.is_cpu(), name,
-                  " must be a CPU tensor of ", rows, " rows and the dtype of the others");
-}
-
-void check_index(const Tensor& tensor, int64_t length, const char* name) {
-  STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == length && tensor.scalar_type() == ScalarType::Long, name,
-                  " must be an int64 tensor [", length, "]");
-}
-
-void check_range(const Tensor& index, int64_t end, const char* name) {
-  const int64_t* values = index.const_data_ptr<int64_t>();
-  bool inside = true;
-  for (int64_t i = 0; i < index.numel(); ++i) inside &= values[i] >= 0 && values[i] < end;
-  STD_TORCH_CHECK(inside, name, " names something outside 0 … ", end - 1);
-}
-
-// Segments follow each other and hold every edge: one left out would leave its gradient unwritten.
-void check_segments(const Tensor& ptr, int64_t edges, const char* name) {
-  STD_TORCH_CHECK(ptr.numel() >= 1, name, " must have one entry more than there are nodes");
-  const int64_t* values = ptr.const_data_ptr<int64_t>();
-  bool rising = values[0] == 0 && values[ptr.numel() - 1] == edges;
-  for (int64_t i = 1; i < ptr.numel(); ++i) rising &= values[i - 1] <= values[i];
-  STD_TORCH_CHECK(rising, name, " must rise from 0 to the number of edges; does an edge name a node that is not there?");
-}
 
 // --- conv ---
 
@@ -301,6 +260,11 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   lib.def("harmonics_jvp(Tensor y, Tensor c) -> Tensor");
   lib.def("harmonics_pull(Tensor g, Tensor c) -> Tensor");
   lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
+  lib.def(
+      "tensor_product(Tensor x, Tensor y, Tensor w, int[] paths, float[] coefficients, SymInt dim_out) -> Tensor");
+  lib.def(
+      "tensor_product_grad(Tensor x, Tensor y, Tensor w, Tensor g, int[] paths, float[] coefficients, bool need_x, "
+      "bool need_y, bool need_w) -> (Tensor, Tensor, Tensor)");
   lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
   lib.def("coupling(int l1, int l2, int l3) -> (int[], float[])");
   lib.def("build_info() -> str");

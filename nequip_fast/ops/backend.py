@@ -22,7 +22,7 @@ BACKENDS = ("auto", "reference", "cpu", "cuda")
 KERNELS = {  # operator -> the devices it has compiled kernels for
     "spherical_harmonics": ("cpu",),
     "conv": ("cpu",),
-    "tensor_product": (),
+    "tensor_product": ("cpu",),
     "segment_sum": ("cpu", "cuda"),
 }
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -72,17 +73,20 @@ class ProductPath(NamedTuple):
 class ProductProblem:
     """All paths of one product and the row widths: x [·, dim_x], y [·, dim_y], w [·, dim_w], out [·, dim_out].
 
-    Paths may share inputs, weights and outputs; those without channels are left out.
+    Paths may share inputs and outputs, and each has weights of its own; those without channels are left out.
 
     Raises:
         InputError: a path has an unknown mode, degrees that do not couple, multiplicities that its mode does not join,
-            no weights where it needs them, or lies outside the rows.
+            no weights where it needs them, shares them with another, or lies outside the rows.
     """
 
     def __init__(self, paths: Sequence[ProductPath], dim_x: int, dim_y: int, dim_w: int, dim_out: int) -> None:
         self.dim_x, self.dim_y, self.dim_w, self.dim_out = dim_x, dim_y, dim_w, dim_out
         for path in paths:
             self._check(path)
+        blocks = sorted((path.w, prod(path.weight_shape)) for path in paths if path.w >= 0)
+        for (start, size), (following, _) in pairwise(blocks):
+            _require(start + size <= following, f"two paths share the weights from column {following} on")
         self.paths = tuple(path for path in paths if path.mul1 and path.mul2 and path.mul3)
         # what the compiled operators take: the integer fields of all paths, flattened, and the coefficients
         modes = list(MODES)

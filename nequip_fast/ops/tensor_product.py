@@ -3,12 +3,16 @@
     out[b, k, m3] = Σ_paths c · Σ_{u, v} W · Σ_{m1, m2} C(m1, m2, m3) x[b, u, m1] y[b, v, m2]
 
 is trilinear in (x, y, w); :class:`~nequip_fast.ops.product_paths.ProductPath` says how u, v, k and the index of the
-weight W hang together in each mode.
+weight W hang together in each mode. With a cotangent g of out, F = Σ g·out is quadrilinear: ``tensor_product`` is
+∂F/∂g, ``tensor_product_grad`` the other three, and every derivative of these, of any order, is again one of the four
+with operands replaced by cotangents. So two kernels serve every order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from e3nn import o3
@@ -37,8 +41,9 @@ def tensor_product(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> 
         InputError: shapes, dtypes or devices do not fit, or the backend chosen by name cannot serve.
     """
     _check(x, y, w, problem)
-    backend.choose("tensor_product", x)
-    return tensor_product_reference(x, y, w, problem)
+    if backend.choose("tensor_product", x) == "reference":
+        return tensor_product_reference(x, y, w, problem)
+    return torch.ops.nequip_fast.tensor_product(x, y, w, problem.integers, problem.coefficients, problem.dim_out)
 
 
 def tensor_product_reference(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> Tensor:
@@ -75,3 +80,66 @@ def _check(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> None:
             raise InputError(
                 f"tensor_product: {name} is {tensor.dtype} on {tensor.device}, but x {x.dtype} on {x.device}"
             )
+
+
+# --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/tensor_product the kernels ---
+
+
+def _product_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, integers, coefficients, _ = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.paths = tuple(integers), tuple(coefficients)
+
+
+def _product_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    need = ctx.needs_input_grad[:3]
+    grads = torch.ops.nequip_fast.tensor_product_grad(*ctx.saved_tensors, g, *ctx.paths, *need)
+    return *_needed(grads, need), None, None, None
+
+
+def _grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, integers, coefficients, need_x, need_y, need_w = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+    ctx.paths = tuple(integers), tuple(coefficients)
+    ctx.computed = need_x, need_y, need_w
+
+
+def _grad_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradient of S = F(cx, y, w, g) + F(x, cy, w, g) + F(x, y, cw, g)."""
+    *operands, g = ctx.saved_tensors
+    ops, need = torch.ops.nequip_fast, list(ctx.needs_input_grad[:4])
+    terms: list[list[Tensor]] = [[], [], [], []]
+    for i, cotangent in enumerate(cotangents):
+        if cotangent is None or not ctx.computed[i]:
+            continue
+        replaced = [*operands[:i], cotangent, *operands[i + 1 :]]
+        others = [need[k] and k != i for k in range(3)]  # S does not depend on the operand that is replaced
+        if any(others):
+            grads = ops.tensor_product_grad(*replaced, g, *ctx.paths, *others)
+            for k, grad in enumerate(_needed(grads, others)):
+                terms[k] += [] if grad is None else [grad]
+        if need[3]:
+            terms[3].append(ops.tensor_product(*replaced, *ctx.paths, g.shape[1]))
+    return *(sum(some[1:], some[0]) if some else None for some in terms), *(None,) * 5
+
+
+def _needed(grads: tuple[Tensor, ...], need: Sequence[bool]) -> list[Tensor | None]:
+    return [grad if needed else None for grad, needed in zip(grads, need, strict=True)]
+
+
+if backend.compiled("tensor_product"):
+
+    @torch.library.register_fake("nequip_fast::tensor_product")
+    def _(x, y, w, paths, coefficients, dim_out):
+        return x.new_empty(batch_size(x, y, w), dim_out)
+
+    @torch.library.register_fake("nequip_fast::tensor_product_grad")
+    def _(x, y, w, g, paths, coefficients, need_x, need_y, need_w):
+        need = need_x, need_y, need_w
+        return tuple(t.new_empty(t.shape if needed else 0) for t, needed in zip((x, y, w), need, strict=True))
+
+    torch.library.register_autograd(
+        "nequip_fast::tensor_product", _product_backward, setup_context=_product_setup
+    )  # fmt: skip
+    torch.library.register_autograd("nequip_fast::tensor_product_grad", _grad_backward, setup_context=_grad_setup)

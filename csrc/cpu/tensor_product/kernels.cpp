@@ -1,0 +1,92 @@
+// The kernel table of one instruction set, and the changes of layout at its boundary.
+#include "cpu/tensor_product/kernels.h"
+
+#include <algorithm>
+
+#include "cpu/tensor_product/multiply.h"
+#include "cpu/transpose.h"
+
+namespace nf::NF_ISA {
+
+template <class T>
+void fill(ProductKernels<T>&);  // fill.cpp
+
+namespace {
+
+template <class T>
+void read(const T* const* rows, int64_t column, int count, int vectors, T* columns) {
+  const int64_t stride = int64_t(vectors) * kLanes<T>;
+  for (int v = 0; v < vectors; ++v, rows += kLanes<T>, columns += kLanes<T>)
+    for (int first = 0; first < count; first += kLanes<T>) {
+      const int some = std::min(count - first, kLanes<T>);
+      Vec<T> square[kLanes<T>];
+      for (int i = 0; i < kLanes<T>; ++i) square[i] = load(rows[i] + column + first, some);
+      transpose<T>(square);
+      for (int i = 0; i < some; ++i) store(columns + (first + i) * stride, square[i]);
+    }
+}
+
+template <class T>
+void write(const T* columns, int64_t column, int count, int vectors, T* const* rows, int valid) {
+  const int64_t stride = int64_t(vectors) * kLanes<T>;
+  for (int row = 0; row < valid; row += kLanes<T>, columns += kLanes<T>)
+    for (int first = 0; first < count; first += kLanes<T>) {
+      const int some = std::min(count - first, kLanes<T>);
+      Vec<T> square[kLanes<T>];
+      for (int i = 0; i < kLanes<T>; ++i) square[i] = i < some ? load(columns + (first + i) * stride) : Vec<T>{};
+      transpose<T>(square);
+      for (int i = 0; i < std::min(valid - row, kLanes<T>); ++i) store(rows[row + i] + column + first, square[i], some);
+    }
+}
+
+template <class T>
+void to_rows(const T* columns, int64_t step, int count, int vectors, T* rows) {
+  const int64_t width = (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  for (int v = 0; v < vectors; ++v, columns += kLanes<T>, rows += kLanes<T> * width)
+    for (int first = 0; first < count; first += kLanes<T>) {
+      Vec<T> square[kLanes<T>];
+      for (int i = 0; i < kLanes<T>; ++i)
+        square[i] = first + i < count ? load(columns + (first + i) * step) : Vec<T>{};
+      transpose<T>(square);
+      for (int i = 0; i < kLanes<T>; ++i) store(rows + i * width + first, square[i]);
+    }
+}
+
+template <class T>
+void sum_samples(const T* columns, int64_t count, int vectors, T* sums) {
+  for (int64_t c = 0; c < count; ++c) {
+    Vec<T> sum{};
+    for (int v = 0; v < vectors; ++v, columns += kLanes<T>) sum += load(columns);
+    sums[c] += sum_lanes<T>(sum);
+  }
+}
+
+template <class T>
+ProductKernels<T> make() {
+  ProductKernels<T> kernels{};
+  kernels.lanes = kLanes<T>;
+  fill<T>(kernels);
+  kernels.multiply = multiply<T>;
+  kernels.dots = dots<T>;
+  kernels.read = read<T>;
+  kernels.write = write<T>;
+  kernels.to_rows = to_rows<T>;
+  kernels.sum_samples = sum_samples<T>;
+  return kernels;
+}
+
+}  // namespace
+
+template <>
+const ProductKernels<float>& product_kernels<float>() {
+  static const ProductKernels<float> kernels = make<float>();
+  return kernels;
+}
+
+template <>
+const ProductKernels<double>& product_kernels<double>() {
+  static const ProductKernels<double> kernels = make<double>();
+  return kernels;
+}
+
+}  // namespace nf::NF_ISA

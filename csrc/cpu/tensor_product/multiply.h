@@ -1,0 +1,94 @@
+// Matrix products with blocks of the result held in registers.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/tensor_product/kernels.h"
+#include "cpu/unroll.h"
+
+namespace nf::NF_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kAccumulators = 24;  // of 32 registers
+#else
+inline constexpr int kAccumulators = 12;  // of 16
+#endif
+inline constexpr int kMaxColumns = 4, kMaxRows = 12;  // of a block; columns in vectors
+
+// How a(i, j) is found and what it is: which step is one element, and whether an element is a number or a vector.
+enum class Left { unit_row, unit_depth, unit_row_per_sample, unit_depth_per_sample };
+
+template <class T, Left left, int rows, int columns>
+[[gnu::always_inline]] inline void block(const MatrixProduct<T>& p, const T* a, const T* b, T* c) {
+  constexpr bool per_sample = left == Left::unit_row_per_sample || left == Left::unit_depth_per_sample;
+  constexpr bool unit_row = left == Left::unit_row || left == Left::unit_row_per_sample;
+  constexpr int64_t unit = per_sample ? kLanes<T> : 1;
+  const int64_t a_row = unit_row ? unit : p.a_row, a_depth = unit_row ? p.a_depth : unit;
+  Vec<T> sum[rows][columns];
+  unroll<rows>([&](auto i) {
+    unroll<columns>([&](auto n) { sum[i][n] = p.add ? load(c + i * p.c_row + n * kLanes<T>) : Vec<T>{}; });
+  });
+  for (int j = 0; j < p.depth; ++j) {
+    Vec<T> right[columns];
+    unroll<columns>([&](auto n) { right[n] = load(b + n * kLanes<T>); });
+    unroll<rows>([&](auto i) {
+      Vec<T> value;
+      if constexpr (per_sample) value = load(a + i * a_row);
+      else value = Vec<T>{} + a[i * a_row];
+      unroll<columns>([&](auto n) { sum[i][n] += value * right[n]; });
+    });
+    a += a_depth;
+    b += p.b_depth;
+  }
+  unroll<rows>([&](auto i) {
+    unroll<columns>([&](auto n) { store(c + i * p.c_row + n * kLanes<T>, sum[i][n]); });
+  });
+}
+
+// As many blocks of `rows` rows as there are, then halves of that.
+template <class T, Left left, int rows, int columns>
+void block_column(const MatrixProduct<T>& p, int first, const T* b, T* c) {
+  constexpr bool per_sample = left == Left::unit_row_per_sample || left == Left::unit_depth_per_sample;
+  constexpr bool unit_row = left == Left::unit_row || left == Left::unit_row_per_sample;
+  const int64_t a_row = unit_row ? (per_sample ? kLanes<T> : 1) : p.a_row;
+  for (; first + rows <= p.rows; first += rows) block<T, left, rows, columns>(p, p.a + first * a_row, b, c + first * p.c_row);
+  if constexpr (rows > 1)
+    if (first < p.rows) block_column<T, left, rows / 2, columns>(p, first, b, c);
+}
+
+template <class T, Left left>
+void multiply_with(const MatrixProduct<T>& p) {
+  for (int n = 0; n < p.columns; n += kMaxColumns) {
+    const T* b = p.b + n * kLanes<T>;
+    T* c = p.c + n * kLanes<T>;
+    switch (std::min(p.columns - n, kMaxColumns)) {
+      case 1: block_column<T, left, std::min(kMaxRows, kAccumulators / 1), 1>(p, 0, b, c); break;
+      case 2: block_column<T, left, std::min(kMaxRows, kAccumulators / 2), 2>(p, 0, b, c); break;
+      case 3: block_column<T, left, std::min(kMaxRows, kAccumulators / 3), 3>(p, 0, b, c); break;
+      case 4: block_column<T, left, std::min(kMaxRows, kAccumulators / 4), 4>(p, 0, b, c); break;
+    }
+  }
+}
+
+template <class T>
+void multiply(const MatrixProduct<T>& p) {
+  const bool unit_row = p.a_row == (p.a_per_sample ? kLanes<T> : 1);
+  if (p.a_per_sample)
+    unit_row ? multiply_with<T, Left::unit_row_per_sample>(p) : multiply_with<T, Left::unit_depth_per_sample>(p);
+  else
+    unit_row ? multiply_with<T, Left::unit_row>(p) : multiply_with<T, Left::unit_depth>(p);
+}
+
+template <class T>
+void dots(const Dots<T>& d) {
+  for (int i = 0; i < d.rows; ++i)
+    for (int k = 0; k < d.columns; ++k) {
+      const T *a = d.a + i * d.a_row, *b = d.b + i * d.b_row + k * d.b_column;
+      T* t = d.t + i * d.t_row + k * d.t_column;
+      Vec<T> sum = d.add ? load(t) : Vec<T>{};
+      for (int n = 0; n < d.length; ++n) sum += load(a + n * kLanes<T>) * load(b + n * kLanes<T>);
+      store(t, sum);
+    }
+}
+
+}  // namespace nf::NF_ISA

@@ -1,0 +1,38 @@
+// The tensor product and its gradient, on plain pointers.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/parallel.h"
+#include "cpu/tensor_product/paths.h"
+
+namespace nf {
+
+struct Threads {
+  int count;
+  ParallelFor parallel;
+};
+
+// Rows of x, y and w: one for each of `batch` samples, or a single one that all share.
+template <class T>
+struct ProductOperands {
+  int64_t batch, rows_x, rows_y, rows_w;
+  const T *x, *y, *w;
+};
+
+// Shapes as the operands'; null: not wanted.
+template <class T>
+struct ProductGradients {
+  T *x, *y, *w;
+};
+
+// out [batch, dim_out]
+template <class T>
+void tensor_product(const ProductProblem&, const ProductOperands<T>&, T* out, const Threads&);
+
+// Gradients of Σ g · out for g [batch, dim_out].
+template <class T>
+void tensor_product_grad(const ProductProblem&, const ProductOperands<T>&, const T* g, const ProductGradients<T>&,
+                         const Threads&);
+
+}  // namespace nf

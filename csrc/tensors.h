@@ -1,0 +1,54 @@
+// What the layers between torch tensors and the kernels' plain pointers share.
+// LibTorch's stable ABI only: one binary serves torch 2.10 and later, any Python, CPU or CUDA builds of torch.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <functional>
+
+namespace nf {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline void parallel(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+  torch::stable::parallel_for(0, n, grain, body);
+}
+
+template <class F>
+auto by_dtype(const Tensor& tensor, const char* op, F&& f) {
+  if (tensor.scalar_type() == ScalarType::Float) return f(float{});
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Double, op, ": tensors must be float32 or float64");
+  return f(double{});
+}
+
+inline void check_rows(const Tensor& tensor, int64_t rows, ScalarType dtype, const char* name) {
+  STD_TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) == rows && tensor.scalar_type() == dtype && tensor.is_cpu(), name,
+                  " must be a CPU tensor of ", rows, " rows and the dtype of the others");
+}
+
+inline void check_index(const Tensor& tensor, int64_t length, const char* name) {
+  STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == length && tensor.scalar_type() == ScalarType::Long, name,
+                  " must be an int64 tensor [", length, "]");
+}
+
+inline void check_range(const Tensor& index, int64_t end, const char* name) {
+  const int64_t* values = index.const_data_ptr<int64_t>();
+  bool inside = true;
+  for (int64_t i = 0; i < index.numel(); ++i) inside &= values[i] >= 0 && values[i] < end;
+  STD_TORCH_CHECK(inside, name, " names something outside 0 … ", end - 1);
+}
+
+// Segments follow each other and hold every edge: one left out would leave its gradient unwritten.
+inline void check_segments(const Tensor& ptr, int64_t edges, const char* name) {
+  STD_TORCH_CHECK(ptr.numel() >= 1, name, " must have one entry more than there are nodes");
+  const int64_t* values = ptr.const_data_ptr<int64_t>();
+  bool rising = values[0] == 0 && values[ptr.numel() - 1] == edges;
+  for (int64_t i = 1; i < ptr.numel(); ++i) rising &= values[i - 1] <= values[i];
+  STD_TORCH_CHECK(rising, name, " must rise from 0 to the number of edges; does an edge name a node that is not there?");
+}
+
+}  // namespace nf
