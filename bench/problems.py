@@ -19,7 +19,7 @@ from nequip_fast.ops import ConvProblem, Graph
 
 _LOCALITY = 200  # senders of a node lie within this many node numbers
 _EDGES, _FEWER_EDGES = 10_000, 2_000
-_WIDEST = 13_000  # e3nn's messages at 10,000 edges are 1 GB in float64 here, and second derivatives hold ten of them
+_WIDEST = 6_000  # in float64 e3nn holds messages of 0.5 GB here, and ten times that for second derivatives
 
 
 def _random(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[torch.Tensor]:

@@ -1,17 +1,28 @@
-"""Results as text: geometric means against the targets for the terminal, all cases as Markdown for the repository."""
+"""Results as text: geometric means against the targets for the terminal, all cases as Markdown for the repository.
+
+python bench/report.py bench/results/cpu.json README.md    # put the means into the README, between its two marks
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, log
+from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.calls import BACKWARD, DOUBLE_BACKWARD, FORWARD
 from bench.peers import OURS
 from bench.problems import CASES
 
 Row = dict[str, Any]
+
+_BEGIN, _END = "<!-- speed: written by bench/report.py -->", "<!-- end of speed -->"
 
 
 @dataclass(frozen=True)
@@ -211,3 +222,28 @@ def gigabytes(peaks: dict[str, Any], size: int) -> str:
     """Measured read / write rate at one of the sizes."""
     k = peaks["sizes"].index(size)
     return f"{peaks['read'][k] / 1e9:.0f} / {peaks['write'][k] / 1e9:.0f} GB/s"
+
+
+def overview(report: dict[str, Any]) -> str:
+    """The means alone, one line a kind, precision and family, one column a mode; for the README."""
+    found = means(report["rows"])
+    modes = list(dict.fromkeys(m.mode for m in found))
+    cells = [["", "", "against", *modes]]
+    for kind, dtype, family in dict.fromkeys((m.kind, m.dtype, m.family) for m in found):
+        line = {m.mode: m for m in found if (m.kind, m.dtype, m.family) == (kind, dtype, family)}
+        numbers = [f"{line[mode].mean:.3g}× ({line[mode].lowest:.3g}×)" if mode in line else "–" for mode in modes]
+        cells.append([kind, dtype, family, *numbers])
+    return "\n".join(_table(cells))
+
+
+def write_overview(results: Path, readme: Path) -> None:
+    """Replace what stands between the two marks of the README."""
+    head, rest = readme.read_text().split(_BEGIN)
+    _, tail = rest.split(_END)
+    readme.write_text(f"{head}{_BEGIN}\n\n{overview(json.loads(results.read_text()))}\n{_END}{tail}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python bench/report.py RESULTS.json README.md")
+    write_overview(Path(sys.argv[1]), Path(sys.argv[2]))

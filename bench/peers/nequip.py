@@ -11,6 +11,7 @@ from bench.peers import ours
 from bench.problems import ModelCase
 
 NAME = "nequip-eager"
+FAMILY = "nequip"
 
 
 def missing() -> str | None:
