@@ -39,5 +39,5 @@ for tool in memcheck racecheck initcheck; do
 done
 
 echo "== benchmark"
-"$python" bench/run.py --device cuda --case conv-S conv-M conv-L conv-32-l2-parity harmonics-l3 \
+"$python" bench/run.py --device cuda --dtype float32 --case conv-S conv-M conv-L conv-32-l2-parity harmonics-l3 \
   --peers reference e3nn e3nn-compiled --json "$out/bench.json" | tee "$out/bench.txt"

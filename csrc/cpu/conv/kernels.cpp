@@ -1,6 +1,8 @@
 // The kernel table of one instruction set, and the changes of layout at its boundary.
 #include "cpu/conv/kernels.h"
 
+#include <utility>
+
 #include "cpu/simd.h"
 
 namespace nf::NF_ISA {
@@ -51,17 +53,14 @@ void sum_dy(const T* partial, T* dy, int components) {
   for (int c = 0; c < components; ++c) dy[c] = sum_lanes<T>(load(partial + c * kLanes<T>));
 }
 
-static_assert(kMaxL == 4, "the switches above end at n = 2 · kMaxL + 1");
+static_assert(kMaxL <= 4, "the switches above end at n = 2 · kMaxL + 1");
 
 template <class T>
 ConvKernels<T> make() {
   ConvKernels<T> kernels{};
   kernels.lanes = kLanes<T>;
-  fill<T, 0>(kernels);
-  fill<T, 1>(kernels);
-  fill<T, 2>(kernels);
-  fill<T, 3>(kernels);
-  fill<T, 4>(kernels);
+  [&]<int... l1>(std::integer_sequence<int, l1...>) { (fill<T, l1>(kernels), ...); }(
+      std::make_integer_sequence<int, kMaxL + 1>{});
   kernels.channels_last = any_channels_last<T>;
   kernels.channels_first = any_channels_first<T>;
   kernels.sum_dy = sum_dy<T>;

@@ -1,0 +1,80 @@
+#include "cpu/tensor_product/product.h"
+
+#include "cg_tables.h"
+#include "check.h"
+
+namespace nf::check {
+namespace {
+
+// Three paths of a mode with blocks and weights of their own (one reaching beyond the compiled degrees), a fourth that
+// adds to the output of the first, and columns that belong to none.
+ProductProblem problem(Mode mode, int mul1, int mul2, int mul3, bool weighted) {
+  constexpr int kDegrees[][3] = {{0, 0, 0}, {1, 2, 1}, {kMaxL + 1, 1, kMaxL}};
+  constexpr int kGap = 1;
+  ProductProblem problem{{}, 0, 0, 0, 0};
+  const auto add = [&](ProductPath p) {
+    if (p.weights() > 0) {
+      p.w = problem.dim_w + kGap;
+      problem.dim_w = p.w + p.weights();
+    }
+    problem.paths.push_back(p);
+  };
+  for (const auto& [l1, l2, l3] : kDegrees) {
+    const ProductPath p{mode, l1, l2, l3, mul1, mul2, mul3, problem.dim_x + kGap, problem.dim_y + kGap,
+                        weighted ? 0 : -1, problem.dim_out + kGap, 0.75};
+    problem.dim_x = p.x + mul1 * p.n1();
+    problem.dim_y = p.y + mul2 * p.n2();
+    problem.dim_out = p.out + mul3 * p.n3();
+    add(p);
+  }
+  add(problem.paths.front());
+  problem.check();
+  return problem;
+}
+
+std::vector<ProductProblem> problems() {
+  return {
+      problem(Mode::uvw, 7, 3, 5, true),    problem(Mode::uvw, 2, 9, 1, true),      problem(Mode::uvw, 17, 1, 33, true),
+      problem(Mode::uvu, 5, 3, 5, true),    problem(Mode::uvu, 1, 4, 1, false),     problem(Mode::uvv, 5, 3, 3, true),
+      problem(Mode::uuw, 6, 6, 4, true),    problem(Mode::uuw, 6, 6, 1, false),     problem(Mode::uuu, 9, 9, 9, true),
+      problem(Mode::uuu, 3, 3, 3, false),   problem(Mode::uvuv, 3, 4, 12, true),    problem(Mode::uvuv, 4, 3, 12, false),
+      problem(Mode::uvu_pairs, 4, 4, 6, true), problem(Mode::pairs_w, 5, 5, 3, true),
+      {{}, 4, 1, 2, 5},  // no path at all
+  };
+}
+
+template <class T>
+void one(const ProductProblem& problem, int64_t batch, int single, const ParallelFor& parallel, Results& results) {
+  const auto rows = [&](int bit) { return single & bit ? int64_t(1) : batch; };  // one row that all samples share
+  const Threads threads{3, parallel};
+  const int64_t size_x = rows(1) * problem.dim_x, size_y = rows(2) * problem.dim_y, size_w = rows(4) * problem.dim_w;
+  const Exact<T> x = random<T>(size_x, 1), y = random<T>(size_y, 2), w = random<T>(size_w, 3);
+  const Exact<T> g = random<T>(batch * problem.dim_out, 4), out = unwritten<T>(batch * problem.dim_out);
+  const ProductOperands<T> operands{batch, rows(1), rows(2), rows(4), x.data(), y.data(), w.data()};
+  tensor_product(problem, operands, out.data(), threads);
+  results.add(out);
+  for (int wanted : {1, 2, 4, 7}) {
+    const Exact<T> dx = unwritten<T>(wanted & 1 ? size_x : 0), dy = unwritten<T>(wanted & 2 ? size_y : 0),
+                   dw = unwritten<T>(wanted & 4 ? size_w : 0);
+    const ProductGradients<T> to{wanted & 1 ? dx.data() : nullptr, wanted & 2 ? dy.data() : nullptr,
+                                 wanted & 4 ? dw.data() : nullptr};
+    tensor_product_grad(problem, operands, g.data(), to, threads);
+    for (const Exact<T>* gradient : {&dx, &dy, &dw}) results.add(*gradient);
+  }
+}
+
+}  // namespace
+
+template <class T>
+Results product(const ParallelFor& parallel) {
+  Results results;
+  for (const ProductProblem& problem : problems())
+    for (int64_t batch : {0, 1, 5, 37, 150})
+      for (int single : {0, 1, 4, 6}) one<T>(problem, batch, single, parallel, results);
+  return results;
+}
+
+template Results product<float>(const ParallelFor&);
+template Results product<double>(const ParallelFor&);
+
+}  // namespace nf::check
