@@ -1,10 +1,17 @@
-"""Building blocks of equivariant networks; names and state_dict keys follow e3nn.nn and nequip.nn."""
+"""Drop-in for ``e3nn.nn``, and the blocks of NequIP; names and state_dict keys follow e3nn.nn and nequip.nn.
 
+BatchNorm, FullyConnectedNet, Identity and the activations on grids are e3nn's own: plain torch with nothing to gain.
+"""
+
+from e3nn.nn import Activation, BatchNorm, FullyConnectedNet, Identity, S2Activation, SO3Activation
+
+from nequip_fast.nn.dropout import Dropout
 from nequip_fast.nn.embedding import TypeEmbedding
-from nequip_fast.nn.gate import Gate, NormActivation
+from nequip_fast.nn.extract import Extract, ExtractIr
+from nequip_fast.nn.gate import Gate
 from nequip_fast.nn.interaction import ConvNetLayer, InteractionBlock, LayerSettings, NodeAttributes
-from nequip_fast.nn.linear import Linear
 from nequip_fast.nn.mlp import ScalarMLP
+from nequip_fast.nn.norm_activation import NormActivation
 from nequip_fast.nn.pair_potential import ZBL
 from nequip_fast.nn.radial import BesselBasis, EdgeLengthNormalizer, polynomial_cutoff
 from nequip_fast.nn.scale_shift import PerTypeScaleShift
@@ -13,16 +20,24 @@ from nequip_fast.nn.tensor_product_conv import TensorProductConv
 
 __all__ = [
     "ZBL",
+    "Activation",
+    "BatchNorm",
     "BesselBasis",
     "ConvNetLayer",
+    "Dropout",
     "EdgeLengthNormalizer",
+    "Extract",
+    "ExtractIr",
+    "FullyConnectedNet",
     "Gate",
+    "Identity",
     "InteractionBlock",
     "LayerSettings",
-    "Linear",
     "NodeAttributes",
     "NormActivation",
     "PerTypeScaleShift",
+    "S2Activation",
+    "SO3Activation",
     "ScalarMLP",
     "SelfConnection",
     "TensorProductConv",

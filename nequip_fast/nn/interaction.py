@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activations import activation
-from nequip_fast.nn.gate import Gate, NormActivation
 from nequip_fast.nn.linear import Linear
 from nequip_fast.nn.mlp import ScalarMLP
+from nequip_fast.nn.model_gate import Gate, NormActivation
 from nequip_fast.nn.scale_shift import per_type_values
 from nequip_fast.nn.self_connection import SelfConnection
 from nequip_fast.nn.tensor_product_conv import TensorProductConv

@@ -10,7 +10,9 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from nequip_fast.nn import Gate, Linear, NormActivation, SelfConnection
+from nequip_fast.nn import SelfConnection
+from nequip_fast.nn.linear import Linear
+from nequip_fast.nn.model_gate import Gate, NormActivation
 
 TOLERANCE = 1e-12
 ATOMS = 6
