@@ -11,6 +11,7 @@ with operands replaced by cotangents. So two kernels serve every order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -106,7 +107,7 @@ def _grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 
 
 def _grad_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradient of S = F(cx, y, w, g) + F(x, cy, w, g) + F(x, y, cw, g)."""
+    """The gradient of S = F(cx, y, w, g) + F(x, cy, w, g) + F(x, y, cw, g), the last over the paths with weights."""
     *operands, g = ctx.saved_tensors
     ops, need = torch.ops.nequip_fast, list(ctx.needs_input_grad[:4])
     terms: list[list[Tensor]] = [[], [], [], []]
@@ -114,14 +115,23 @@ def _grad_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None,
         if cotangent is None or not ctx.computed[i]:
             continue
         replaced = [*operands[:i], cotangent, *operands[i + 1 :]]
+        paths = _with_weights(*ctx.paths) if i == 2 else ctx.paths
         others = [need[k] and k != i for k in range(3)]  # S does not depend on the operand that is replaced
         if any(others):
-            grads = ops.tensor_product_grad(*replaced, g, *ctx.paths, *others)
+            grads = ops.tensor_product_grad(*replaced, g, *paths, *others)
             for k, grad in enumerate(_needed(grads, others)):
                 terms[k] += [] if grad is None else [grad]
         if need[3]:
-            terms[3].append(ops.tensor_product(*replaced, *ctx.paths, g.shape[1]))
+            terms[3].append(ops.tensor_product(*replaced, *paths, g.shape[1]))
     return *(sum(some[1:], some[0]) if some else None for some in terms), *(None,) * 5
+
+
+@lru_cache(maxsize=1024)
+def _with_weights(integers: tuple[int, ...], coefficients: tuple[float, ...]) -> tuple[list[int], list[float]]:
+    """The paths that are linear in the weights: those that have some (``w``, the tenth integer, is not -1)."""
+    paths = [integers[11 * k : 11 * k + 11] for k in range(len(coefficients))]
+    kept = [(path, coefficient) for path, coefficient in zip(paths, coefficients, strict=True) if path[9] >= 0]
+    return [value for path, _ in kept for value in path], [coefficient for _, coefficient in kept]
 
 
 def _needed(grads: tuple[Tensor, ...], need: Sequence[bool]) -> list[Tensor | None]:
