@@ -24,13 +24,15 @@ def derivatives(function: Callable[..., Any], inputs: Sequence[Tensor], paramete
     outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
     by = [tensor for tensor in (*inputs, *parameters) if tensor.requires_grad]
     scalar = sum((y * torch.cos(torch.arange(y.numel())).view_as(y) + y.square()).sum() for y in outputs)
+    first = _gradients(scalar, by)
+    return [*outputs, *first, *_gradients(sum(g.square().sum() for g in first), by)]
+
+
+def _gradients(scalar: Any, by: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Zeros where ``scalar`` depends on nothing."""
     if not (isinstance(scalar, Tensor) and scalar.requires_grad):
-        return outputs
-    first = torch.autograd.grad(scalar, by, create_graph=True, materialize_grads=True)
-    norm = sum(g.square().sum() for g in first)
-    assert isinstance(norm, Tensor)
-    second = torch.autograd.grad(norm, by, materialize_grads=True) if norm.requires_grad else ()
-    return [*outputs, *first, *second]
+        return [torch.zeros_like(tensor) for tensor in by]
+    return torch.autograd.grad(scalar, by, create_graph=True, materialize_grads=True)
 
 
 def assert_same_values(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
