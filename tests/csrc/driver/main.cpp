@@ -58,12 +58,13 @@ int run(const char* name, Results (*check)(const ParallelFor&), const std::vecto
   for (const std::string& isa : isas) {
     set_isa(isa);
     const std::string what = name + type + ' ' + isa;
+    std::printf("%s: ", what.c_str());
+    std::fflush(stdout);  // a sanitizer may end the program here
     const std::vector<double> whole = check(kInOnePiece).values(), pieces = check(kOnThreads).values();
     if (expected.empty()) expected = whole;
     failures += differences(whole, expected, tolerance(T()), what);
     failures += differences(pieces, whole, 0, what + ", threads");
-    std::printf("%s: %zu results\n", what.c_str(), whole.size());
-    std::fflush(stdout);
+    std::printf("%zu results\n", whole.size());
   }
   return failures;
 }
