@@ -11,6 +11,7 @@ from bench.run import calls_of, compare
 
 SMALL = {
     **{case.name: replace(case, edges=20, neighbours=5) for case in CONV if "l5" not in case.name},
+    **{case.name: replace(case, rows=5) for case in MODULES},
     **{case.name: replace(case, edges=7) for case in HARMONICS},
 }
 PEERS = {"conv": ["e3nn"], "harmonics": ["e3nn", "sphericart", "sphericart-jacobian"]}
