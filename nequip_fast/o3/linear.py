@@ -1,10 +1,10 @@
-"""Drop-in for ``e3nn.o3.Linear``: one matrix product for each pair of blocks."""
+"""Drop-in for ``e3nn.o3.Linear``: a tensor product with the number one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
-from typing import Any, NamedTuple
+from math import prod, sqrt
+from typing import Any
 
 import e3nn
 import torch
@@ -14,18 +14,7 @@ from torch import Tensor
 
 from nequip_fast.o3.errors import IrrepIndexError, MissingWeights, ShapeError, require
 from nequip_fast.o3.instructions import check_choice
-
-
-class _Block(NamedTuple):
-    """An instruction: ``mul_in`` copies from column ``start`` of x times a matrix, into output block ``i_out``."""
-
-    start: int
-    mul_in: int
-    mul_out: int
-    dim: int
-    at_weight: int
-    i_out: int
-    factor: float
+from nequip_fast.ops import ProductPath, ProductProblem, tensor_product
 
 
 @compile_mode("unsupported")
@@ -71,6 +60,7 @@ class Linear(o3.Linear):
             shared_weights is not False or not internal_weights,
             "internal_weights and shared_weights=False exclude each other: weights of a row come from outside",
         )
+        require((f_in is None) == (f_out is None), f"f_in and f_out come together, got {f_in} and {f_out}")
         super().__init__(
             irreps_in,
             irreps_out,
@@ -85,13 +75,20 @@ class Linear(o3.Linear):
         )
         default = e3nn.get_optimization_defaults()["optimize_einsums"]
         self._optimize_einsums = default if _optimize_einsums is None else _optimize_einsums
-        self._f_in, self._f_out = f_in, f_out
-        self._blocks = _blocks(self.irreps_in, self.irreps_out, self.instructions)
+        self._channels_in, self._channels_out = (() if f is None else (f,) for f in (f_in, f_out))
         self._dim_in, self._dim_out = self.irreps_in.dim, self.irreps_out.dim
-        self._dims_out = [block.dim for block in self.irreps_out]
+        self.problem = _problem(self.irreps_in, self.irreps_out, self.instructions, f_in or 1, f_out or 1)
         biased = [self.irreps_out.slices()[ins.i_out] for ins in self.instructions if ins.i_in == -1]
-        columns = [torch.arange(block.start, block.stop) for block in biased]
-        self.register_buffer("_bias_columns", torch.cat(columns) if columns else None, persistent=False)
+        self._register_order("_bias_columns", [torch.arange(block.start, block.stop) for block in biased])
+        if f_in is not None and f_out is not None:
+            # f_in layers side by side are one layer of f_in times the channels, once these lie together
+            shapes = [ins.path_shape for ins in self.instructions if ins.i_in != -1]
+            self._register_order("_order_in", _channels_together(self.irreps_in, f_in))
+            self._register_order("_order_weight", _matrices_together(shapes, f_in, f_out))
+            self._register_order("_order_out", [torch.cat(_channels_together(self.irreps_out, f_out)).argsort()])
+
+    def _register_order(self, name: str, parts: Sequence[Tensor]) -> None:
+        self.register_buffer(name, torch.cat([torch.empty(0, dtype=torch.long), *parts]), persistent=False)
 
     def _codegen_register(self, funcs: dict[str, Any]) -> None:
         """Leave e3nn's generated code out."""
@@ -105,44 +102,22 @@ class Linear(o3.Linear):
         """
         weight = self._given_or_own("weights", weight, self.weight, self.weight_numel)
         bias = self._given_or_own("biases", bias, self.bias, self.bias_numel)
-        channels_in, channels_out = self._f_in or 1, self._f_out or 1
-        dims_in = (self._dim_in,) if self._f_in is None else (channels_in, self._dim_in)
-        dims_out = (self._dim_out,) if self._f_in is None else (channels_out, self._dim_out)
+        dims_in = (*self._channels_in, self._dim_in)
         leading = features.shape[: features.dim() - len(dims_in)]
         if features.shape[len(leading) :] != dims_in:
             raise ShapeError(f"the features must be [..., {', '.join(map(str, dims_in))}], got {list(features.shape)}")
-        x = features.reshape(prod(leading), channels_in, self._dim_in)
-        if self._blocks:
-            out = self._mix(x, weight.reshape(-1, channels_in, channels_out, self.weight_numel))
-        else:
-            out = x.new_zeros(x.shape[0], channels_out, self._dim_out)
-        if self._bias_columns is not None:
-            bias = bias.reshape(1, channels_out, self.bias_numel).expand(x.shape[0], -1, -1)
-            out = out.index_add(-1, self._bias_columns, bias)
-        return out.reshape(*leading, *dims_out)
-
-    def _mix(self, x: Tensor, weight: Tensor) -> Tensor:
-        """[B, f_in, dim_in], weights [B or 1, f_in, f_out, weight_numel] -> [B, f_out, dim_out]"""
-        batch, channels_in, _ = x.shape
-        channels_out = weight.shape[2]
-        blocks: list[Tensor | None] = [None] * len(self._dims_out)
-        for start, mul_in, mul_out, dim, at_weight, i_out, factor in self._blocks:
-            matrix = weight[..., at_weight : at_weight + mul_in * mul_out] * factor
-            matrix = matrix.unflatten(-1, (mul_in, mul_out)).transpose(2, 3)
-            matrix = matrix.reshape(-1, channels_in * mul_in, channels_out * mul_out)
-            # one row of channels for each component, ready for the product
-            rows = x[..., start : start + mul_in * dim].reshape(batch, channels_in * mul_in, dim).transpose(1, 2)
-            y = rows @ (matrix[0] if self.shared_weights else matrix)
-            y = y.transpose(1, 2).reshape(batch, channels_out, mul_out * dim)
-            present = blocks[i_out]
-            blocks[i_out] = y if present is None else present + y
-        return torch.cat(
-            [
-                x.new_zeros(batch, channels_out, dim) if block is None else block
-                for block, dim in zip(blocks, self._dims_out, strict=True)
-            ],
-            dim=-1,
-        )
+        x = features.reshape(prod(leading), self.problem.dim_x)
+        weight = weight.reshape(-1, self.problem.dim_w) if self.problem.dim_w else x.new_empty(1, 0)
+        if self._channels_in:
+            x, weight = x.index_select(1, self._order_in), weight.index_select(1, self._order_weight)
+        out = tensor_product(x, x.new_ones(1, 1), weight, self.problem)
+        if self._channels_in:
+            out = out.index_select(1, self._order_out)
+        out = out.reshape(*leading, *self._channels_out, self._dim_out)
+        if self.bias_numel:
+            bias = bias.reshape(*self._channels_out, self.bias_numel)
+            out = out + bias.new_zeros(*self._channels_out, self._dim_out).index_copy(-1, self._bias_columns, bias)
+        return out
 
     def _given_or_own(self, what: str, given: Tensor | None, own: Tensor, size: int) -> Tensor:
         if given is None:
@@ -169,14 +144,38 @@ def _check_instruction(instruction: tuple[int, int], irreps_in: o3.Irreps, irrep
     require(ir_in == ir_out, f"instruction {instruction}: {ir_in} and {ir_out} do not have the same irrep")
 
 
-def _blocks(irreps_in: o3.Irreps, irreps_out: o3.Irreps, instructions: Sequence[Any]) -> list[_Block]:
-    """The instructions that are neither biases nor empty."""
-    blocks, at_weight = [], 0
+def _problem(
+    irreps_in: o3.Irreps, irreps_out: o3.Irreps, instructions: Sequence[Any], f_in: int, f_out: int
+) -> ProductProblem:
+    """The layer as a product "uvw" with one scalar; its multiplicities times ``f_in`` and ``f_out``.
+
+    The factor √(2l + 1) takes the one in the Clebsch-Gordan coefficients of a product with a scalar away.
+    """
+    starts_in, starts_out = ([block.start for block in irreps.slices()] for irreps in (irreps_in, irreps_out))
+    paths, dim_w = [], 0
     for i_in, i_out, shape, factor in instructions:
-        if i_in == -1 or 0 in shape:
+        if i_in == -1 or 0 in shape:  # a bias, or nothing
             continue
-        mul_in, mul_out = shape
-        start, dim = irreps_in.slices()[i_in].start, irreps_in[i_in].ir.dim
-        blocks.append(_Block(start, mul_in, mul_out, dim, at_weight, i_out, factor))
-        at_weight += mul_in * mul_out
-    return blocks
+        (mul_in, ir), (mul_out, _) = irreps_in[i_in], irreps_out[i_out]
+        muls, starts = (
+            (mul_in * f_in, 1, mul_out * f_out),
+            (starts_in[i_in] * f_in, 0, dim_w, starts_out[i_out] * f_out),
+        )
+        paths.append(ProductPath("uvw", ir.l, 0, ir.l, *muls, *starts, factor * sqrt(ir.dim)))
+        dim_w += prod(muls)
+    return ProductProblem(paths, irreps_in.dim * f_in, 1, dim_w, irreps_out.dim * f_out)
+
+
+def _channels_together(irreps: o3.Irreps, f: int) -> list[Tensor]:
+    """For each irrep, where its ``f`` times mul channels lie in [f, irreps.dim]."""
+    columns = torch.arange(f * irreps.dim).view(f, irreps.dim)
+    return [columns[:, block].flatten() for block in irreps.slices()]
+
+
+def _matrices_together(shapes: Sequence[tuple[int, int]], f_in: int, f_out: int) -> list[Tensor]:
+    """For each of the matrices, where its [f_in · mul_in, f_out · mul_out] numbers lie in [f_in, f_out, Σ sizes]."""
+    places = torch.arange(f_in * f_out * sum(map(prod, shapes))).view(f_in, f_out, -1)
+    blocks = places.split([prod(shape) for shape in shapes], dim=2)
+    return [
+        block.view(f_in, f_out, *shape).transpose(1, 2).flatten() for block, shape in zip(blocks, shapes, strict=True)
+    ]

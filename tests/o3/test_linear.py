@@ -90,6 +90,7 @@ def test_equivariant_compiles_exports_and_maps() -> None:
     [x] = random_like([(4, linear.irreps_in.dim)])
     assert_compiles(linear, [x])
     torch.testing.assert_close(torch.func.vmap(linear)(x), linear(x))
+    assert_compiles(o3.Linear(IN, OUT, f_in=3, f_out=2, biases=True), random_like([(4, 3, linear.irreps_in.dim)]))
 
 
 _IRREPS = st.lists(
@@ -124,6 +125,7 @@ def test_biases_alone(irreps: str) -> None:
     [
         ({"instructions": [(0, 2)]}, AssertionError, "do not have the same irrep"),
         ({"instructions": [(4, 0)]}, IndexError, "4 is not a valid index"),
+        ({"f_in": 3}, AssertionError, "come together"),
         ({"biases": [True]}, AssertionError, "biases must say"),
         ({"biases": [False, False, True]}, AssertionError, "only for 0e"),
         ({"path_normalization": "paths"}, AssertionError, "did you mean 'path'"),
