@@ -18,13 +18,16 @@ import tarfile
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 VERSION = "0.6.0"
-PASSED, PASSED_EAGER, FAILED, NOT_APPLICABLE = "passed", "passed, no TorchScript", "failed", "not applicable"
+PASSED, PASSED_EAGER, FAILED = "passed", "passed, no TorchScript", "failed"
+NOT_APPLICABLE, SKIPPED = "not applicable", "skipped by e3nn"
+STATUSES = (PASSED, PASSED_EAGER, FAILED, NOT_APPLICABLE, SKIPPED)
 
 # test -> why it cannot apply; one that passes all the same is reported as failed, so that the list stays short
 REASONS = {
@@ -42,9 +45,15 @@ def main() -> int:
         source = arguments.source or fetch(Path(folder))
         if not (source / "tests" / "o3").is_dir():
             sys.exit(f"{source} holds no tests/o3; give the folder of an unpacked source distribution of e3nn")
-        copy = Path(folder) / "copy"
-        copy_with_our_imports(source, copy)
-        cases = run(copy, arguments.only, arguments.workers)
+        cases = run(copy_tests(source, Path(folder) / "ours", with_our_imports), arguments.only, arguments.workers)
+        if failed := {case["test"] for case in cases if case["status"] == FAILED}:
+            # a test that fails with e3nn's own modules as well says nothing about ours
+            theirs = run(copy_tests(source, Path(folder) / "theirs", str), "", "1", sorted(failed))
+            also = {(case["test"], case["case"]) for case in theirs if case["status"] == FAILED}
+            for case in cases:
+                if (case["test"], case["case"]) in also:
+                    case["status"] = NOT_APPLICABLE
+                    case["message"] = f"fails with e3nn's own modules too: {case['message']}"
     table = summarise(cases)
     counts = Counter(status for case in cases for status in [case["status"]])
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
@@ -71,14 +80,15 @@ def fetch(folder: Path) -> Path:
     return folder / f"e3nn-{VERSION}"
 
 
-def copy_with_our_imports(source: Path, copy: Path) -> None:
-    """Copy tests/o3, tests/nn and e3nn's example networks, every public name of o3 and nn taken from nequip_fast."""
+def copy_tests(source: Path, copy: Path, change: Callable[[str], str]) -> Path:
+    """Copy tests/o3, tests/nn and e3nn's example networks to the folder ``copy``, each file changed by ``change``."""
     for name in ("o3", "nn"):
         shutil.copytree(source / "tests" / name, copy / "tests" / name)
     shutil.copy(source / "tests" / "conftest.py", copy / "tests")
     shutil.copytree(source / "e3nn" / "nn" / "models", copy / "example_networks")
     for file in copy.rglob("*.py"):
-        file.write_text(with_our_imports(file.read_text()))
+        file.write_text(change(file.read_text()))
+    return copy
 
 
 def with_our_imports(text: str) -> str:
@@ -89,12 +99,12 @@ def with_our_imports(text: str) -> str:
     return re.sub(r"^import e3nn$", "import e3nn\nimport nequip_fast.nn\nimport nequip_fast.o3", text, flags=re.M)
 
 
-def run(copy: Path, only: str, workers: str) -> list[dict[str, str]]:
-    """One record for each test that ran: file, name, status, message."""
+def run(copy: Path, only: str, workers: str, tests: Sequence[str] = ("tests",)) -> list[dict[str, str]]:
+    """One record for each case that ran: test, case, status, message."""
     report = copy / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "e3nn_plugin", "-p", "no:cacheprovider"]
-    command += ["-W", "ignore", f"--junitxml={report}", "--rootdir", str(copy), "-k", only, "-n", workers, "tests"]
-    path = os.pathsep.join([str(HERE), str(copy), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "e3nn_plugin", "-p", "no:cacheprovider", "-W", "ignore"]
+    command += [f"--junitxml={report}", "--rootdir", str(copy), "-k", only, "-n", workers, *tests]
+    path = os.pathsep.join([str(HERE), str(copy), str(ROOT)])
     subprocess.run(command, cwd=copy, env={**os.environ, "PYTHONPATH": path})
     if not report.is_file():
         sys.exit("pytest gave no report")
@@ -110,7 +120,7 @@ def record(case: ElementTree.Element) -> dict[str, str]:
     if problem is None:
         status = PASSED_EAGER if eager else PASSED
     elif problem.tag == "skipped":
-        status = NOT_APPLICABLE
+        status = SKIPPED
     else:
         status = FAILED
     if test in REASONS:
@@ -141,12 +151,11 @@ def markdown(table: dict[str, dict[str, Any]], counts: Counter[str]) -> str:
     by_file: dict[str, list[str]] = defaultdict(list)
     for test in table:
         by_file[test.partition("::")[0]].append(test)
-    columns = (PASSED, PASSED_EAGER, FAILED, NOT_APPLICABLE)
     for file in sorted(by_file):
-        lines += [f"## {file}", "", f"| test | {' | '.join(columns)} | why |", "|---|" + "---|" * 5]
+        lines += [f"## {file}", "", f"| test | {' | '.join(STATUSES)} | why |", "|---|" + "---|" * 6]
         for test in by_file[file]:
             row = table[test]
-            cells = " | ".join(str(row["counts"][column] or "") for column in columns)
+            cells = " | ".join(str(row["counts"][column] or "") for column in STATUSES)
             lines.append(f"| {test.partition('::')[2]} | {cells} | {'; '.join(row['reasons'])} |")
         lines.append("")
     return "\n".join(lines)
