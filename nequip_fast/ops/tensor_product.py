@@ -44,7 +44,7 @@ def tensor_product(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> 
     _check(x, y, w, problem)
     if backend.choose("tensor_product", x) == "reference":
         return tensor_product_reference(x, y, w, problem)
-    return torch.ops.nequip_fast.tensor_product(x, y, w, problem.integers, problem.coefficients, problem.dim_out)
+    return _product(x, y, w, problem.integers, problem.coefficients, problem.dim_out)
 
 
 def tensor_product_reference(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> Tensor:
@@ -86,6 +86,19 @@ def _check(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> None:
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/tensor_product the kernels ---
 
 
+def _product(*arguments: Any) -> Tensor:
+    return _Product.apply(*arguments) if _transforms() else torch.ops.nequip_fast.tensor_product(*arguments)
+
+
+def _product_grad(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _ProductGrad.apply(*arguments) if _transforms() else torch.ops.nequip_fast.tensor_product_grad(*arguments)
+
+
+def _transforms() -> bool:
+    """True inside torch.func's transforms, which know autograd functions but not what torch.library registers."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def _product_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, integers, coefficients, _ = inputs
     ctx.save_for_backward(*tensors)
@@ -94,7 +107,7 @@ def _product_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _product_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     need = ctx.needs_input_grad[:3]
-    grads = torch.ops.nequip_fast.tensor_product_grad(*ctx.saved_tensors, g, *ctx.paths, *need)
+    grads = _product_grad(*ctx.saved_tensors, g, *ctx.paths, *need)
     return *_needed(grads, need), None, None, None
 
 
@@ -109,7 +122,7 @@ def _grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 def _grad_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
     """The gradient of S = F(cx, y, w, g) + F(x, cy, w, g) + F(x, y, cw, g), the last over the paths with weights."""
     *operands, g = ctx.saved_tensors
-    ops, need = torch.ops.nequip_fast, list(ctx.needs_input_grad[:4])
+    need = ctx.needs_input_grad[:4]
     terms: list[list[Tensor]] = [[], [], [], []]
     for i, cotangent in enumerate(cotangents):
         if cotangent is None or not ctx.computed[i]:
@@ -118,11 +131,11 @@ def _grad_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None,
         paths = _with_weights(*ctx.paths) if i == 2 else ctx.paths
         others = [need[k] and k != i for k in range(3)]  # S does not depend on the operand that is replaced
         if any(others):
-            grads = ops.tensor_product_grad(*replaced, g, *paths, *others)
+            grads = _product_grad(*replaced, g, *paths, *others)
             for k, grad in enumerate(_needed(grads, others)):
                 terms[k] += [] if grad is None else [grad]
         if need[3]:
-            terms[3].append(ops.tensor_product(*replaced, *paths, g.shape[1]))
+            terms[3].append(_product(*replaced, *paths, g.shape[1]))
     return *(sum(some[1:], some[0]) if some else None for some in terms), *(None,) * 5
 
 
@@ -136,6 +149,97 @@ def _with_weights(integers: tuple[int, ...], coefficients: tuple[float, ...]) ->
 
 def _needed(grads: tuple[Tensor, ...], need: Sequence[bool]) -> list[Tensor | None]:
     return [grad if needed else None for grad, needed in zip(grads, need, strict=True)]
+
+
+# --- vmap: the mapped axis becomes part of the batch ---
+
+
+def _product_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, *paths: Any) -> Any:
+    size = info.batch_size
+    operands = _mapped_first((x, y, w), in_dims)
+    batch = _mapped_batch(operands, in_dims)
+    if _maps_shared_weights(operands[2], in_dims[2], batch):
+        return torch.stack([_product(*_slice(operands, in_dims, k), *paths) for k in range(size)]), 0
+    flat = [_flatten(t, dim, size, batch) for t, dim in zip(operands, in_dims, strict=False)]
+    return _product(*flat, *paths).view(size, batch, -1), 0
+
+
+def _grad_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, g: Tensor, *rest: Any) -> Any:
+    size = info.batch_size
+    need = rest[-3:]
+    operands = _mapped_first((x, y, w, g), in_dims)
+    batch = _mapped_batch(operands, in_dims)
+    # a row that all samples share has one gradient for each of the mapped samples, so it is repeated for them
+    dims = [0 if dim is None and needed else dim for dim, needed in zip(in_dims[:3], need, strict=True)] + [in_dims[3]]
+    operands = [
+        t.expand(size, *t.shape) if old is None and new == 0 else t
+        for t, old, new in zip(operands, in_dims, dims, strict=False)
+    ]
+    out_dims = tuple(0 if needed else None for needed in need)
+    if _maps_shared_weights(operands[2], dims[2], batch):
+        slices = [_product_grad(*_slice(operands, dims, k), *rest) for k in range(size)]
+        stacked = [
+            torch.stack(some) if needed else some[0]
+            for some, needed in zip(zip(*slices, strict=True), need, strict=True)
+        ]
+        return tuple(stacked), out_dims
+    flat = [_flatten(t, dim, size, batch) for t, dim in zip(operands, dims, strict=True)]
+    grads = list(_product_grad(*flat, *rest))
+    for i, needed in enumerate(need):
+        if needed:
+            grads[i] = grads[i].view(size, batch, -1)
+            if operands[i].shape[1] != batch:
+                grads[i] = grads[i].sum(1, keepdim=True)
+    return tuple(grads), out_dims
+
+
+def _mapped_first(operands: Sequence[Tensor], in_dims: Sequence[int | None]) -> list[Tensor]:
+    return [t if dim is None else t.movedim(dim, 0) for t, dim in zip(operands, in_dims, strict=False)]
+
+
+def _mapped_batch(operands: Sequence[Tensor], dims: Sequence[int | None]) -> int:
+    """B of each of the mapped products."""
+    return batch_size(*(t if dim is None else t[0] for t, dim in zip(operands[:3], dims, strict=False)))
+
+
+def _maps_shared_weights(w: Tensor, dim: int | None, batch: int) -> bool:
+    """True where rows of weights, each shared by a whole batch, are mapped: repeating them would cost too much."""
+    return dim is not None and w.shape[1] == 1 and batch > 1
+
+
+def _slice(operands: Sequence[Tensor], dims: Sequence[int | None], k: int) -> list[Tensor]:
+    return [t if dim is None else t[k] for t, dim in zip(operands, dims, strict=False)]
+
+
+def _flatten(operand: Tensor, dim: int | None, size: int, batch: int) -> Tensor:
+    """All rows of the mapped products one after the other; a row that all of them share stays one."""
+    if dim is None and operand.shape[0] == 1:
+        return operand
+    return operand.expand(size, batch, -1).reshape(size * batch, -1)
+
+
+class _Product(torch.autograd.Function):
+    """``tensor_product`` for torch.func."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        return torch.ops.nequip_fast.tensor_product(*arguments)
+
+    setup_context = staticmethod(_product_setup)
+    backward = staticmethod(_product_backward)
+    vmap = staticmethod(_product_vmap)
+
+
+class _ProductGrad(torch.autograd.Function):
+    """``tensor_product_grad`` for torch.func."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.nequip_fast.tensor_product_grad(*arguments)
+
+    setup_context = staticmethod(_grad_setup)
+    backward = staticmethod(_grad_backward)
+    vmap = staticmethod(_grad_vmap)
 
 
 if backend.compiled("tensor_product"):
@@ -153,3 +257,5 @@ if backend.compiled("tensor_product"):
         "nequip_fast::tensor_product", _product_backward, setup_context=_product_setup
     )  # fmt: skip
     torch.library.register_autograd("nequip_fast::tensor_product_grad", _grad_backward, setup_context=_grad_setup)
+    torch.library.register_vmap("nequip_fast::tensor_product", _product_vmap)
+    torch.library.register_vmap("nequip_fast::tensor_product_grad", _grad_vmap)

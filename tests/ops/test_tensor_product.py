@@ -1,8 +1,13 @@
 """The tensor product: against e3nn mode by mode, its derivatives, its edge cases, and its place in torch."""
 
+import time
+
+import numpy as np
 import pytest
 import torch
+import torch.utils._pytree as pytree
 from e3nn import o3
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from nequip_fast.errors import InputError
 from nequip_fast.ops import ProductPath, ProductProblem, tensor_product, use_backend
@@ -113,6 +118,294 @@ def test_no_samples(rows):
     assert out.shape == (0, problem.dim_out)
     assert [g.shape for g in first] == [t.shape for t in tensors]
     assert not any(g.any() for g in first)
+
+
+@pytest.mark.parametrize(("mode", "weights"), KINDS)
+def test_float32(mode, weights, isa):
+    """float32 against the float64 definition: 1e-6 in norm, forward and first derivatives."""
+    problem, _ = one_path(mode, (2, 3, 2), weights)
+    for rows in ((40, 40, 40), (40, 40, 1)):
+        tensors = inputs(problem, rows, torch.float32)
+        cotangent = torch.randn(40, problem.dim_out)
+        with use_backend("cpu"):
+            value = tensor_product(*tensors, problem)
+            first = torch.autograd.grad(value, tensors, cotangent)
+        exact = [t.detach().double().requires_grad_() for t in tensors]
+        reference = tensor_product_reference(*exact, problem)
+        reference_first = torch.autograd.grad(reference, exact, cotangent.double(), allow_unused=True)
+        assert relative_error(value, reference) < 1e-6
+        for a, b in zip(first, reference_first, strict=True):
+            assert b is None or relative_error(a, b) < 1e-6
+
+
+@pytest.mark.parametrize(("mode", "weights"), KINDS)
+@pytest.mark.parametrize("rows", [(2, 2, 2), (2, 2, 1)], ids=str)
+def test_finite_differences(mode, weights, rows):
+    """gradcheck and gradgradcheck: no derivative is taken on trust, not even e3nn's."""
+    muls = {"uvw": (2, 1, 2), "uvu": (2, 1, 2), "uvv": (1, 2, 2), "uuw": (2, 2, 2), "uuu": (2, 2, 2), "uvuv": (2, 1, 2)}
+    muls |= {"uvu<v": (2, 2, 1), "u<vw": (2, 2, 2)}
+    problem, _ = one_path(mode, (1, 2, 1), weights, muls[mode])
+    tensors = [t for t in inputs(problem, rows) if t.numel()]
+
+    def function(*t):
+        return tensor_product(*(t if len(t) == 3 else (*t, t[0].new_empty(1, 0))), problem)
+
+    with use_backend("cpu"):
+        assert torch.autograd.gradcheck(function, tensors)
+        assert torch.autograd.gradgradcheck(function, tensors)
+
+
+def of_module(product: o3.TensorProduct) -> ProductProblem:
+    """The problem of one of e3nn's modules."""
+    starts = [
+        [s.start for s in irreps.slices()] for irreps in (product.irreps_in1, product.irreps_in2, product.irreps_out)
+    ]
+    paths, dim_w = [], 0
+    for i1, i2, i3, mode, has_weight, coefficient, _ in product.instructions:
+        (mul1, ir1), (mul2, ir2), (mul3, ir3) = product.irreps_in1[i1], product.irreps_in2[i2], product.irreps_out[i3]
+        at = starts[0][i1], starts[1][i2], dim_w if has_weight else -1, starts[2][i3]
+        paths.append(ProductPath(mode, ir1.l, ir2.l, ir3.l, mul1, mul2, mul3, *at, coefficient))
+        dim_w += int(torch.tensor(paths[-1].weight_shape).prod()) if has_weight else 0
+    return ProductProblem(paths, product.irreps_in1.dim, product.irreps_in2.dim, dim_w, product.irreps_out.dim)
+
+
+MODULES = {
+    "self_connection": lambda: o3.FullyConnectedTensorProduct("24x0e+7x1o+3x2e", "5x0e", "13x0e+24x1o+2x2e"),
+    "fully_connected": lambda: o3.FullyConnectedTensorProduct("7x0e+5x1o", "3x0e+2x1o+1x2e", "5x0e+4x1o+3x2e+2x1e"),
+    "elementwise": lambda: o3.ElementwiseTensorProduct("5x0e+4x1o+2x2e", "4x0e+7x1o"),
+    "full": lambda: o3.FullTensorProduct("5x0e+2x1o", "3x1o+2x2e"),
+    "square": lambda: o3.TensorSquare("5x0e+3x1o+2x2e", "7x0e+3x1e+4x2e"),
+    "some_weights": lambda: o3.TensorProduct(
+        "5x0e+3x1o", "5x0e+3x1o", "5x0e+3x1o", [(0, 0, 0, "uuu", True), (0, 1, 1, "uvv", False), (1, 1, 0, "uvw", True)]
+    ),
+    "full_square": lambda: o3.TensorSquare("3x0e+3x1o"),
+}
+
+
+@pytest.fixture(params=MODULES)
+def module(request):
+    """One of e3nn's modules in float64, and its problem."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        product = MODULES[request.param]()
+    finally:
+        torch.set_default_dtype(default)
+    return product, of_module(product)
+
+
+def with_repeats(tensors):
+    """The same with 3 different rows of y, in no order."""
+    x, y, w = (t.detach() for t in tensors)
+    return [t.clone().requires_grad_() for t in (x, y[torch.randint(0, 3, (len(y),))], w)]
+
+
+@pytest.mark.parametrize("repeats", [False, True], ids=["different", "repeated"])
+def test_equals_e3nn_modules(module, repeats, isa):
+    """All paths of e3nn's modules at once, and rows of y that repeat as type embeddings do: every derivative."""
+    product, problem = module
+    tensors = inputs(problem, (50, 50, 1))
+    if repeats:
+        tensors = with_repeats(tensors)
+    cotangent = torch.randn(50, problem.dim_out, dtype=torch.float64, requires_grad=True)
+    with use_backend("cpu"):
+        ours = derivatives(lambda *t: tensor_product(*t, problem), tensors, cotangent)
+    theirs = derivatives(lambda x, y, w: product._compiled_main_left_right(x, y, w[0]), tensors, cotangent)
+    for a, b, bound in ((ours[:1], theirs[:1], 1e-12), (ours[1], theirs[1], 1e-12), (ours[2], theirs[2], 1e-10)):
+        assert all(relative_error(p, q) < bound for p, q in zip(a, b, strict=True))
+
+
+def test_repeated_rows_cost_less():
+    """Equal rows of y must be found: a batch of one type is many times faster than one of as many types as samples."""
+    problem = of_module(o3.FullyConnectedTensorProduct("64x0e+64x1o", "32x0e", "64x0e+64x1o"))
+    x, y, w = (t.detach() for t in inputs(problem, (512, 512, 1), torch.float32))
+
+    def seconds(attributes):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            tensor_product(x, attributes, w, problem)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert 4 * seconds(y[:1].expand(512, -1).contiguous()) < seconds(y)
+
+
+def test_non_contiguous_inputs_and_cotangents():
+    """Transposed, strided and expanded tensors give what their contiguous copies give."""
+    problem, _ = one_path("uvw", (1, 1, 2))
+    tensors = [t.detach() for t in inputs(problem, (20, 20, 1))]
+    strided = [torch.stack([t, t], dim=-1)[..., 0].requires_grad_() for t in tensors]
+    assert not any(t.is_contiguous() for t in strided)
+    plain = [t.clone().requires_grad_() for t in tensors]
+    with use_backend("cpu"):
+        for some in (strided, plain):
+            tensor_product(*some, problem).sum().backward()  # the cotangent of sum() is an expanded scalar
+    for a, b in zip(strided, plain, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=0)
+
+
+def test_uncovered_columns_are_zero():
+    """Irreps of the output, and inputs and weights, that no path uses are zero, not whatever memory held."""
+    path = ProductPath("uvu", 1, 1, 1, 3, 2, 3, 3, 3, 6, 3, 1.0)
+    problem = ProductProblem([path], 14, 10, 13, 14)
+    for rows in ((20, 20, 20), (20, 20, 1), (1, 20, 20)):
+        tensors = inputs(problem, rows)
+        poison = [torch.full((20, 14), float("nan"), dtype=torch.float64) for _ in range(8)]
+        del poison
+        with use_backend("cpu"):
+            out = tensor_product(*tensors, problem)
+            dx, dy, dw = torch.autograd.grad(out.sum(), tensors)
+        for tensor, start, stop in ((out, 3, 12), (dx, 3, 12), (dy, 3, 9), (dw, 6, 12)):
+            assert not tensor[:, :start].any()
+            assert not tensor[:, stop:].any()
+            assert tensor[:, start:stop].all()
+
+
+def test_bit_identical_runs(isa):
+    """Same bits twice for a given number of threads, and the same product with any."""
+    problem = of_module(MODULES["self_connection"]())
+    x, y, w = inputs(problem, (1500, 1500, 1), torch.float32)
+    repeated = with_repeats([x, y, w])[1]
+    cotangent = torch.randn(1500, problem.dim_out)
+    for attributes in (y, repeated):
+        results = []
+        for threads in (2, 2, 1):
+            torch.set_num_threads(threads)
+            out = tensor_product(x, attributes, w, problem)
+            results.append([out, *torch.autograd.grad(out, (x, attributes, w), cotangent)])
+        assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
+        assert all(relative_error(a, b) < 1e-6 for a, b in zip(results[0], results[2], strict=True))
+
+
+def test_offsets_beyond_int32():
+    """More than 2³¹ weights; only those of the last sample are not zero."""
+    mul, batch = 2**20, 2**11 + 8
+    problem = ProductProblem([ProductPath("uvu", 0, 0, 0, mul, 1, mul, 0, 0, 0, 0, 1.0)], mul, 1, mul, mul)
+    w = torch.from_numpy(np.zeros((batch, mul), np.float32))  # numpy's zeros cost no memory until they are written to
+    assert w.numel() > 2**31
+    w[-1] = 2.0
+    x = torch.ones(1, mul)
+    problem = ProductProblem([ProductPath("uuw", 0, 0, 0, mul, mul, 1, 0, 0, 0, 0, 1.0)], mul, mul, mul, 1)
+    with torch.no_grad(), use_backend("cpu"):
+        out = tensor_product(x, x, w, problem)
+    assert not out[:-1].any()
+    assert float(out[-1]) == 2.0 * mul
+
+
+# --- torch's own requirements ---
+
+
+def test_opcheck(module):
+    """Schema, fake kernels, autograd registration and symbolic tracing of both operators."""
+    _, problem = module
+    x, y, w = inputs(problem, (5, 5, 1))
+    g = torch.randn(5, problem.dim_out, dtype=torch.float64, requires_grad=True)
+    numbers = problem.integers, problem.coefficients
+    torch.library.opcheck(torch.ops.nequip_fast.tensor_product, (x, y, w, *numbers, problem.dim_out))
+    for need in ((True, True, True), (True, False, False)):
+        torch.library.opcheck(torch.ops.nequip_fast.tensor_product_grad, (x, y, w, g, *numbers, *need))
+
+
+def force_like(problem: ProductProblem):
+    """A function that differentiates inside, as a force field does."""
+
+    def function(x, y, w):
+        energy = tensor_product(x, y, w, problem).square().sum()
+        return torch.autograd.grad(energy, (x, y), create_graph=True)
+
+    return function
+
+
+def test_make_fx_with_dynamic_shapes(module):
+    """Traced once symbolically, right for other sizes."""
+    _, problem = module
+    function = force_like(problem)
+    example = inputs(problem, (31, 31, 1))  # as many rows as no operand has columns: equal sizes become one symbol
+    traced = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+    other = inputs(problem, (9, 9, 1))
+    for a, b in zip(traced(*other), function(*other), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_compile_fullgraph_dynamic():
+    """torch.compile without graph breaks, for changing sizes, gradients included."""
+    problem, _ = one_path("uvw", (1, 1, 2))
+
+    @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
+    def compiled(x, y, w):
+        return tensor_product(x, y, w, problem).square().sum()
+
+    for batch in (5, 8):
+        tensors = inputs(problem, (batch, batch, 1))
+        grads = torch.autograd.grad(compiled(*tensors), tensors)
+        expected = torch.autograd.grad(tensor_product_reference(*tensors, problem).square().sum(), tensors)
+        assert all(relative_error(a, b) < 1e-12 for a, b in zip(grads, expected, strict=True))
+
+
+def test_export():
+    """torch.export keeps the operator as one node, for any batch."""
+    problem, _ = one_path("uvw", (1, 1, 2))
+
+    class Module(torch.nn.Module):
+        def forward(self, x, y, w):
+            return tensor_product(x, y, w, problem)
+
+    arguments = tuple(t.detach() for t in inputs(problem, (5, 5, 1)))
+    batch = torch.export.Dim("batch", min=2)
+    exported = torch.export.export(Module(), arguments, dynamic_shapes=({0: batch}, {0: batch}, None))
+    assert "nequip_fast.tensor_product" in str(exported.graph)
+    other = tuple(t.detach() for t in inputs(problem, (7, 7, 1)))
+    torch.testing.assert_close(exported.module()(*other), Module()(*other))
+
+
+@pytest.mark.parametrize(
+    ("rows", "in_dims"),
+    [
+        ((4, 4, 1), (0, 0, None)), ((4, 4, 1), (0, None, 0)), ((4, 4, 4), (None, 0, 0)), ((1, 4, 1), (0, 0, None)),
+        ((4, 1, 1), (None, 0, None)), ((1, 1, 1), (0, 0, None)), ((1, 1, 1), (0, None, 0)), ((4, 4, 4), (1, 2, 0)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_vmap(rows, in_dims):
+    """Mapped over any operands, product and gradients are those of each slice."""
+    problem, _ = one_path("uvw", (1, 1, 2))
+    size, tensors = 3, []
+    for t, dim in zip(inputs(problem, rows), in_dims, strict=True):
+        tensors.append(t.detach() if dim is None else torch.randn(size, *t.shape, dtype=t.dtype).movedim(0, dim))
+
+    def product(x, y, w):
+        return tensor_product(x, y, w, problem)
+
+    def gradients(x, y, w):
+        return torch.func.grad(lambda *t: product(*t).square().sum(), argnums=(0, 1, 2))(x, y, w)
+
+    def hessian_product(x, y, w):
+        return torch.func.grad(lambda *t: sum(g.sin().sum() for g in gradients(*t)), argnums=(0, 1, 2))(x, y, w)
+
+    functions = [product, gradients, lambda *t: gradients(*t)[0], lambda *t: gradients(*t)[2], hessian_product]
+    for function in functions:
+        with use_backend("cpu"):
+            mapped = pytree.tree_leaves(torch.func.vmap(function, in_dims)(*tensors))
+        for k in range(size):
+            slices = (t if dim is None else t.select(dim, k) for t, dim in zip(tensors, in_dims, strict=True))
+            with use_backend("reference"):
+                one = pytree.tree_leaves(function(*slices))
+            for a, b in zip(mapped, one, strict=True):
+                torch.testing.assert_close(a[k], b, rtol=1e-11, atol=1e-11)
+
+
+def test_jacobians():
+    """Batched cotangents, and torch.func's reverse mode, give the Jacobian of the definition."""
+    problem, _ = one_path("uvw", (1, 1, 2), muls=(2, 1, 2))
+    tensors = tuple(inputs(problem, (3, 3, 1)))
+    with use_backend("cpu"):
+        batched = torch.autograd.functional.jacobian(lambda *t: tensor_product(*t, problem), tensors, vectorize=True)
+        reverse = torch.func.jacrev(lambda *t: tensor_product(*t, problem), argnums=(0, 1, 2))(*tensors)
+    expected = torch.autograd.functional.jacobian(lambda *t: tensor_product_reference(*t, problem), tensors)
+    for a, b, c in zip(batched, reverse, expected, strict=True):
+        torch.testing.assert_close(a, c, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(b, c, rtol=1e-12, atol=1e-12)
 
 
 # --- bad input: one sentence each ---

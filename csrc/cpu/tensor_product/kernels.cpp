@@ -67,6 +67,7 @@ ProductKernels<T> make() {
   kernels.lanes = kLanes<T>;
   fill<T>(kernels);
   kernels.multiply = multiply<T>;
+  kernels.mix_rows = mix_rows<T>;
   kernels.dots = dots<T>;
   kernels.read = read<T>;
   kernels.write = write<T>;

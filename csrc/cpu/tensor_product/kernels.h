@@ -44,6 +44,18 @@ struct MatrixProduct {
   bool add;
 };
 
+// c[i][k] = Σ_j a(i, j) b[j][k] for k < width; all numbers, steps in elements
+template <class T>
+struct RowMixture {
+  int rows, depth, width;
+  const T* a;
+  int64_t a_row, a_depth;
+  const T* b;
+  int64_t b_depth;
+  T* c;
+  int64_t c_row;
+};
+
 // t[i][k] (+)= Σ_n a[i][n] b[i][k][n]: a vector each, for `rows` · `columns` of them
 template <class T>
 struct Dots {
@@ -63,6 +75,7 @@ struct ProductKernels {
   void (*couple[kMaxL + 1][kMaxL + 1][kMaxL + 1])(const Run<T>&);  // by (la, lb, lt)
   void (*couple_any)(const Run<T>&);
   void (*multiply)(const MatrixProduct<T>&);
+  void (*mix_rows)(const RowMixture<T>&);
   void (*dots)(const Dots<T>&);
 
   // `count` elements from `column` on of vectors · lanes rows -> columns[count][vectors · lanes]

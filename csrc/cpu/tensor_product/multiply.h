@@ -24,10 +24,7 @@ template <class T, Left left, int rows, int columns>
   constexpr bool unit_row = left == Left::unit_row || left == Left::unit_row_per_sample;
   constexpr int64_t unit = per_sample ? kLanes<T> : 1;
   const int64_t a_row = unit_row ? unit : p.a_row, a_depth = unit_row ? p.a_depth : unit;
-  Vec<T> sum[rows][columns];
-  unroll<rows>([&](auto i) {
-    unroll<columns>([&](auto n) { sum[i][n] = p.add ? load(c + i * p.c_row + n * kLanes<T>) : Vec<T>{}; });
-  });
+  Vec<T> sum[rows][columns]{};
   for (int j = 0; j < p.depth; ++j) {
     Vec<T> right[columns];
     unroll<columns>([&](auto n) { right[n] = load(b + n * kLanes<T>); });
@@ -40,8 +37,11 @@ template <class T, Left left, int rows, int columns>
     a += a_depth;
     b += p.b_depth;
   }
-  unroll<rows>([&](auto i) {
-    unroll<columns>([&](auto n) { store(c + i * p.c_row + n * kLanes<T>, sum[i][n]); });
+  unroll<rows>([&](auto i) {  // summed apart before it is added: short sums of short sums round less than long ones
+    unroll<columns>([&](auto n) {
+      T* at = c + i * p.c_row + n * kLanes<T>;
+      store(at, p.add ? load(at) + sum[i][n] : sum[i][n]);
+    });
   });
 }
 
@@ -77,6 +77,17 @@ void multiply(const MatrixProduct<T>& p) {
     unit_row ? multiply_with<T, Left::unit_row_per_sample>(p) : multiply_with<T, Left::unit_depth_per_sample>(p);
   else
     unit_row ? multiply_with<T, Left::unit_row>(p) : multiply_with<T, Left::unit_depth>(p);
+}
+
+template <class T>
+void mix_rows(const RowMixture<T>& m) {
+  for (int k = 0; k < m.width; k += kLanes<T>)
+    for (int i = 0; i < m.rows; ++i) {
+      Vec<T> sum{};
+      for (int j = 0; j < m.depth; ++j)
+        sum += m.a[i * m.a_row + j * m.a_depth] * load(m.b + j * m.b_depth + k, m.width - k);
+      store(m.c + i * m.c_row + k, sum, m.width - k);
+    }
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "cpu/tensor_product/repeats.h"
 #include "cpu/tensor_product/worker.h"
 
 namespace nf {
@@ -50,28 +51,77 @@ std::vector<std::unique_ptr<Worker<T>>> run(const Call<T>& call, const Threads& 
   return workers;
 }
 
+template <class T>
+Call<T> plan(const ProductProblem& problem, const ProductOperands<T>& in, const Threads& threads,
+             const EqualRows* rows = nullptr) {
+  Call<T> call{problem, in, nullptr, nullptr, {}, {}, 1};
+  const std::vector<int64_t> starts = rows ? rows->starts : std::vector<int64_t>{0, in.batch};
+  if (rows) call.tiling.order = rows->order;
+  const int64_t group_size = in.batch / std::max<int64_t>(1, int64_t(starts.size()) - 1);
+  call.vectors = choose_vectors<T>(problem, in, call.w_per_sample(), group_size, threads.count);
+  call.tiling.cut(starts, call.vectors * product_kernels<T>().lanes);
+  return call;
+}
+
+template <class T>
+void run_product(Call<T> call, T* out, const Threads& threads) {
+  call.out = out;
+  run(call, threads, [](Worker<T>& worker, const Tile& tile) { worker.product(tile); });
+}
+
+// Sums over samples are added to what their rows hold.
+template <class T>
+void run_gradient(Call<T> call, const T* g, const ProductGradients<T>& grad, const Threads& threads) {
+  call.g = g;
+  call.grad = grad;
+  const auto workers = run(call, threads, [](Worker<T>& worker, const Tile& tile) { worker.gradient(tile); });
+  for (const auto& worker : workers) worker->add_sums(grad);
+}
+
+template <class T>
+std::optional<EqualRows> repeated_rows(const ProductProblem& problem, const ProductOperands<T>& in) {
+  const int64_t limit = worthwhile_rows(problem, in.batch);
+  if (limit < 1 || in.rows_w != 1 || problem.dim_y < 2) return std::nullopt;
+  if (in.rows_y == 1) return EqualRows{{}, {0, in.batch}};
+  return find_equal_rows(in.y, in.batch, problem.dim_y, limit);
+}
+
+// The operands of the contracted problem.
+template <class T>
+ProductOperands<T> contracted(const ProductOperands<T>& in, const T* weights) {
+  return {in.batch, in.rows_x, 1, 1, in.x, &ContractedWeights<T>::attribute, weights};
+}
+
 }  // namespace
 
 template <class T>
 void tensor_product(const ProductProblem& problem, const ProductOperands<T>& in, T* out, const Threads& threads) {
-  Call<T> call{problem, in, nullptr, out, {}, {}, 1};
-  call.vectors = choose_vectors<T>(problem, in, call.w_per_sample(), in.batch, threads.count);
-  call.tiling.cut({0, in.batch}, call.vectors * product_kernels<T>().lanes);
-  run(call, threads, [](Worker<T>& worker, const Tile& tile) { worker.product(tile); });
+  const auto rows = repeated_rows(problem, in);
+  if (!rows) return run_product(plan(problem, in, threads), out, threads);
+  const ContractedWeights<T> weights(problem, in, *rows);
+  const Scratch<T> w = weights.contract(in.w, threads);
+  run_product(plan(weights.problem(), contracted(in, w.get()), threads, &*rows), out, threads);
 }
 
 template <class T>
 void tensor_product_grad(const ProductProblem& problem, const ProductOperands<T>& in, const T* g,
                          const ProductGradients<T>& grad, const Threads& threads) {
-  Call<T> call{problem, in, g, nullptr, grad, {}, 1};
-  if (grad.x) std::fill_n(grad.x, call.x_shared() ? problem.dim_x : 0, T(0));
-  if (grad.y) std::fill_n(grad.y, call.y_shared() ? problem.dim_y : 0, T(0));
+  if (grad.x) std::fill_n(grad.x, in.rows_x == 1 ? problem.dim_x : 0, T(0));
+  if (grad.y) std::fill_n(grad.y, in.rows_y == 1 ? problem.dim_y : 0, T(0));
   if (grad.w) std::fill_n(grad.w, in.rows_w * problem.dim_w, T(0));
   if (in.batch == 0) return;
-  call.vectors = choose_vectors<T>(problem, in, call.w_per_sample(), in.batch, threads.count);
-  call.tiling.cut({0, in.batch}, call.vectors * product_kernels<T>().lanes);
-  const auto workers = run(call, threads, [](Worker<T>& worker, const Tile& tile) { worker.gradient(tile); });
-  for (const auto& worker : workers) worker->add_sums(grad);
+  const auto rows = grad.x || grad.w ? repeated_rows(problem, in) : std::nullopt;
+  if (!rows) return run_gradient(plan(problem, in, threads), g, grad, threads);
+
+  const ContractedWeights<T> weights(problem, in, *rows);
+  const Scratch<T> w = grad.x ? weights.contract(in.w, threads) : Scratch<T>(0);
+  const int64_t size = weights.groups() * weights.problem().dim_w;
+  Scratch<T> dw(size);
+  std::fill_n(dw.get(), size, T(0));
+  run_gradient(plan(weights.problem(), contracted(in, w.get()), threads, &*rows), g,
+               {grad.x, nullptr, grad.w ? dw.get() : nullptr}, threads);
+  if (grad.w) weights.spread(dw.get(), grad.w, threads);
+  if (grad.y) run_gradient(plan(problem, in, threads), g, {nullptr, grad.y, nullptr}, threads);
 }
 
 #define NF_INSTANTIATE(T)                                                                                          \

@@ -1,0 +1,117 @@
+// The product with scalar attributes that repeat: a node's type embedding, of which there are as many as elements.
+//
+// Where y holds scalars only and few of its rows differ, the weights are contracted with each different row once,
+//     W'[row][u, k] = Σ_v y[row][v] W[u, v, k],
+// and the samples of a row become a group with weights of their own and one attribute, 1: mul2 times less work.
+#pragma once
+
+#include <cstring>
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "cpu/scratch.h"
+#include "cpu/tensor_product/kernels.h"
+#include "cpu/tensor_product/product.h"
+#include "cpu/tensor_product/tiles.h"
+
+namespace nf {
+
+// Samples with equal rows: group g is order[starts[g]] … order[starts[g + 1] − 1]; no order: as they come.
+struct EqualRows {
+  std::vector<int64_t> order, starts;
+};
+
+// Nothing where more than `limit` rows differ.
+template <class T>
+std::optional<EqualRows> find_equal_rows(const T* rows, int64_t count, int64_t dim, int64_t limit) {
+  std::unordered_map<std::string_view, int64_t> known;
+  std::vector<int64_t> group(count), sizes;
+  for (int64_t i = 0; i < count; ++i) {
+    const std::string_view bytes(reinterpret_cast<const char*>(rows + i * dim), dim * sizeof(T));
+    group[i] = known.emplace(bytes, int64_t(known.size())).first->second;
+    if (int64_t(known.size()) > limit) return std::nullopt;
+    sizes.resize(known.size());
+    ++sizes[group[i]];
+  }
+  EqualRows equal{std::vector<int64_t>(count), {0}};
+  for (int64_t size : sizes) equal.starts.push_back(equal.starts.back() + size);
+  std::vector<int64_t> next = equal.starts;
+  for (int64_t i = 0; i < count; ++i) equal.order[next[group[i]]++] = i;
+  return equal;
+}
+
+// Many samples a row, and no more weights than there were: only then the contraction pays.
+inline int64_t worthwhile_rows(const ProductProblem& problem, int64_t batch) {
+  int64_t limit = batch / 4;
+  for (const ProductPath& p : problem.paths) {
+    if (p.mode != Mode::uvw || p.l2 != 0) return 0;
+    limit = std::min<int64_t>(limit, p.mul2);
+  }
+  return limit;
+}
+
+template <class T>
+class ContractedWeights {
+ public:
+  ContractedWeights(const ProductProblem& problem, const ProductOperands<T>& in, const EqualRows& rows)
+      : original_(problem), groups_(int(rows.starts.size()) - 1), rows_(groups_ * problem.dim_y),
+        problem_{problem.paths, problem.dim_x, 1, 0, problem.dim_out} {
+    for (int g = 0; g < groups_; ++g)
+      std::memcpy(rows_.get() + g * problem.dim_y, in.y + (in.rows_y == 1 ? 0 : rows.order[rows.starts[g]]) * problem.dim_y,
+                  sizeof(T) * problem.dim_y);
+    for (ProductPath& p : problem_.paths) {
+      p.mul2 = 1;
+      p.y = 0;
+      p.w = problem_.dim_w;
+      problem_.dim_w += p.weights();
+    }
+  }
+
+  // What is left to do for the samples: paths with a single attribute, whose value is `attribute`.
+  const ProductProblem& problem() const { return problem_; }
+  static constexpr T attribute = 1;
+  int groups() const { return groups_; }
+
+  Scratch<T> contract(const T* w, const Threads& threads) const {
+    Scratch<T> contracted(groups_ * problem_.dim_w);
+    for_each_matrix(threads, [&](const ProductPath& from, const ProductPath& to, int64_t u) {
+      product_kernels<T>().mix_rows({groups_, from.mul2, from.mul3, rows_.get() + from.y, original_.dim_y, 1,
+                                     w + from.w + u * from.mul2 * from.mul3, from.mul3,
+                                     contracted.get() + to.w + u * to.mul3, problem_.dim_w});
+    });
+    return contracted;
+  }
+
+  // dW[u, v, k] = Σ_rows y[row][v] dW'[row][u, k]
+  void spread(const T* contracted, T* dw, const Threads& threads) const {
+    for_each_matrix(threads, [&](const ProductPath& to, const ProductPath& from, int64_t u) {
+      product_kernels<T>().mix_rows({to.mul2, groups_, to.mul3, rows_.get() + to.y, 1, original_.dim_y,
+                                     contracted + from.w + u * from.mul3, problem_.dim_w,
+                                     dw + to.w + u * to.mul2 * to.mul3, to.mul3});
+    });
+  }
+
+ private:
+  static constexpr int64_t kWeightsPerTask = 1 << 16;
+
+  // body(path, contracted path, u) for the matrix [mul2, mul3] of each channel of x
+  template <class Body>
+  void for_each_matrix(const Threads& threads, const Body& body) const {
+    for (size_t k = 0; k < problem_.paths.size(); ++k) {
+      const ProductPath &p = original_.paths[k], &contracted = problem_.paths[k];
+      threads.parallel(p.mul1, std::max<int64_t>(1, kWeightsPerTask / (int64_t(p.mul2) * p.mul3)),
+                       [&](int64_t begin, int64_t end) {
+                         for (int64_t u = begin; u < end; ++u) body(p, contracted, u);
+                       });
+    }
+  }
+
+  const ProductProblem& original_;
+  int groups_;
+  Scratch<T> rows_;  // the different rows of y
+  ProductProblem problem_;
+};
+
+}  // namespace nf
