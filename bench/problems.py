@@ -219,7 +219,7 @@ def _self_connections() -> list[ModuleCase]:
                 cases.append(
                     ModuleCase(
                         f"self-connection-{preset}-{atoms}{label}", f"preset {preset}, {atoms:,} atoms, {about}",
-                        "self-connection", "o3.FullyConnectedTensorProduct", (irreps_in, "32x0e", irreps_out),
+                        f"self-connection{label}", "o3.FullyConnectedTensorProduct", (irreps_in, "32x0e", irreps_out),
                         (irreps_in, "32x0e"), atoms, distinct,
                     )
                 )  # fmt: skip

@@ -47,7 +47,8 @@ ROOF = 0.35  # of the binding roof, conv forward
 
 _HEADS = {
     "conv": "Convolution: gather, product, sum over receivers",
-    "self-connection": "Self-connection: FullyConnectedTensorProduct with 32 attributes",
+    "self-connection": "Self-connection: FullyConnectedTensorProduct with 32 attributes, atoms of two types",
+    "self-connection-distinct": "The same with attributes of each atom its own, as no such model has them",
     "product": "Tensor products without a graph",
     "linear": "Linear",
     "gate": "Gate",
