@@ -6,10 +6,16 @@
 namespace nf::check {
 namespace {
 
-// Three paths of a mode with blocks and weights of their own (one reaching beyond the compiled degrees), a fourth that
-// adds to the output of the first, and columns that belong to none.
-ProductProblem problem(Mode mode, int mul1, int mul2, int mul3, bool weighted) {
-  constexpr int kDegrees[][3] = {{0, 0, 0}, {1, 2, 1}, {kMaxL + 1, 1, kMaxL}};
+struct Degrees {
+  int l1, l2, l3;
+};
+const std::vector<Degrees> kAny = {{0, 0, 0}, {1, 2, 1}, {kMaxL + 1, 1, kMaxL}};  // the last beyond the compiled ones
+const std::vector<Degrees> kScalarY = {{0, 0, 0}, {2, 0, 2}, {kMaxL + 1, 0, kMaxL + 1}};
+
+// A path for each choice of degrees, with blocks and weights of its own, one more that adds to the output of the
+// first, and columns that belong to none.
+ProductProblem problem(Mode mode, int mul1, int mul2, int mul3, bool weighted,
+                       const std::vector<Degrees>& degrees = kAny) {
   constexpr int kGap = 1;
   ProductProblem problem{{}, 0, 0, 0, 0};
   const auto add = [&](ProductPath p) {
@@ -19,7 +25,7 @@ ProductProblem problem(Mode mode, int mul1, int mul2, int mul3, bool weighted) {
     }
     problem.paths.push_back(p);
   };
-  for (const auto& [l1, l2, l3] : kDegrees) {
+  for (const auto& [l1, l2, l3] : degrees) {
     const ProductPath p{mode, l1, l2, l3, mul1, mul2, mul3, problem.dim_x + kGap, problem.dim_y + kGap,
                         weighted ? 0 : -1, problem.dim_out + kGap, 0.75};
     problem.dim_x = p.x + mul1 * p.n1();
@@ -39,8 +45,15 @@ std::vector<ProductProblem> problems() {
       problem(Mode::uuw, 6, 6, 4, true),    problem(Mode::uuw, 6, 6, 1, false),     problem(Mode::uuu, 9, 9, 9, true),
       problem(Mode::uuu, 3, 3, 3, false),   problem(Mode::uvuv, 3, 4, 12, true),    problem(Mode::uvuv, 4, 3, 12, false),
       problem(Mode::uvu_pairs, 4, 4, 6, true), problem(Mode::pairs_w, 5, 5, 3, true),
+      problem(Mode::uvw, 7, 4, 3, true, kScalarY), problem(Mode::uvw, 1, 3, 17, true, kScalarY),
       {{}, 4, 1, 2, 5},  // no path at all
   };
+}
+
+// A few different rows of scalars are a case of their own: all equal row 0 or 1 here.
+template <class T>
+void repeat_two_rows(const Exact<T>& values, int64_t dim) {
+  for (int64_t i = 2 * dim; i < values.size(); ++i) values.data()[i] = values.data()[i % (2 * dim)];
 }
 
 template <class T>
@@ -50,6 +63,8 @@ void one(const ProductProblem& problem, int64_t batch, int single, const Paralle
   const int64_t size_x = rows(1) * problem.dim_x, size_y = rows(2) * problem.dim_y, size_w = rows(4) * problem.dim_w;
   const Exact<T> x = random<T>(size_x, 1), y = random<T>(size_y, 2), w = random<T>(size_w, 3);
   const Exact<T> g = random<T>(batch * problem.dim_out, 4), out = unwritten<T>(batch * problem.dim_out);
+  const auto scalar_y = [](const ProductPath& p) { return p.l2 == 0; };
+  if (std::all_of(problem.paths.begin(), problem.paths.end(), scalar_y)) repeat_two_rows(y, problem.dim_y);
   const ProductOperands<T> operands{batch, rows(1), rows(2), rows(4), x.data(), y.data(), w.data()};
   tensor_product(problem, operands, out.data(), threads);
   results.add(out);
