@@ -6,6 +6,8 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <tuple>
 
 #include "cg/coupling.h"
@@ -28,74 +30,128 @@ constexpr int64_t kRowsPerTask = 2048;  // rows of a few columns: fewer are not 
 
 // --- conv ---
 
-std::vector<ConvPath> paths_of(const std::vector<int64_t>& numbers, const std::vector<double>& coefficients) {
-  STD_TORCH_CHECK(numbers.size() == 8 * coefficients.size(), "conv: a path is eight integers and one coefficient");
-  std::vector<ConvPath> paths;
-  for (size_t k = 0; k < coefficients.size(); ++k) {
-    const int64_t* n = numbers.data() + 8 * k;
-    paths.push_back({int(n[0]), int(n[1]), int(n[2]), int(n[3]), int(n[4]), int(n[5]), int(n[6]), int(n[7]),
-                     coefficients[k]});
-  }
-  return paths;
-}
-
+// Shapes, dtypes and indices of a call, checked; contiguous copies where the caller's tensors are not.
 struct ConvInputs {
-  Tensor x, y, w, sender, ptr, order;
+  const ConvProblem& problem;
+  Tensor x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order;
   ConvGraph graph;
-  ConvShape shape;
-  std::vector<ConvPath> paths;
 
-  ConvInputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const Tensor& sender_, const Tensor& ptr_,
-             const Tensor& order_, const std::vector<int64_t>& numbers, const std::vector<double>& coefficients,
-             int64_t dim_out)
-      : x(torch::stable::contiguous(x_)), y(torch::stable::contiguous(y_)), w(torch::stable::contiguous(w_)),
-        sender(torch::stable::contiguous(sender_)), ptr(torch::stable::contiguous(ptr_)),
-        order(torch::stable::contiguous(order_)), paths(paths_of(numbers, coefficients)) {
-    const int64_t edges = sender.numel(), nodes = ptr.numel() - 1;
-    check_index(sender, edges, "conv: sender");
-    check_index(order, edges, "conv: receiver_order");
-    check_index(ptr, nodes + 1, "conv: receiver_ptr");
-    check_range(sender, x.size(0), "conv: sender");
-    check_range(order, edges, "conv: receiver_order");
-    check_segments(ptr, edges, "conv: receiver_ptr");
-    check_rows(x, x.size(0), x.scalar_type(), "conv: x");
-    check_rows(y, edges, x.scalar_type(), "conv: y");
-    check_rows(w, edges, x.scalar_type(), "conv: w");
-    graph = {nodes, edges, sender.const_data_ptr<int64_t>(), ptr.const_data_ptr<int64_t>(),
-             order.const_data_ptr<int64_t>()};
-    shape = {x.size(0), int(x.size(1)), int(y.size(1)), int(w.size(1)), int(dim_out)};
-    check_paths(paths, shape);
+  ConvInputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const Tensor& receiver_, const Tensor& sender_,
+             const Tensor& receiver_ptr_, const Tensor& receiver_order_, const Tensor& sender_ptr_,
+             const Tensor& sender_order_, const std::string& paths)
+      : problem(ConvProblem::of(paths)), x(torch::stable::contiguous(x_)), y(torch::stable::contiguous(y_)),
+        w(torch::stable::contiguous(w_)), receiver(torch::stable::contiguous(receiver_)),
+        sender(torch::stable::contiguous(sender_)), receiver_ptr(torch::stable::contiguous(receiver_ptr_)),
+        receiver_order(torch::stable::contiguous(receiver_order_)), sender_ptr(torch::stable::contiguous(sender_ptr_)),
+        sender_order(torch::stable::contiguous(sender_order_)) {
+    const int64_t edges = sender.numel();
+    graph.edges = edges;
+    graph.receiver = checked_ends(receiver, receiver_ptr.numel() - 1, edges, "conv: receiver");
+    graph.sender = checked_ends(sender, sender_ptr.numel() - 1, edges, "conv: sender");
+    graph.by_receiver = checked_walk(receiver_ptr, receiver_order, edges, "conv: receiver_ptr", "conv: receiver_order");
+    graph.by_sender = checked_walk(sender_ptr, sender_order, edges, "conv: sender_ptr", "conv: sender_order");
+    check_matrix(x, graph.by_sender.nodes, problem.dim_x, "conv: x");
+    check_matrix(y, edges, problem.dim_y, "conv: y");
+    check_matrix(w, edges, problem.dim_w, "conv: w");
+  }
+
+  void check_matrix(const Tensor& tensor, int64_t rows, int64_t columns, const char* name) const {
+    check_rows(tensor, rows, x.scalar_type(), name);
+    STD_TORCH_CHECK(tensor.size(1) == columns, name, " must have ", columns, " columns for these paths");
+  }
+
+  static const int64_t* checked_ends(const Tensor& ends, int64_t nodes, int64_t edges, const char* name) {
+    check_index(ends, edges, name);
+    check_range(ends, nodes, name);
+    return ends.const_data_ptr<int64_t>();
+  }
+
+  static Walk checked_walk(const Tensor& ptr, const Tensor& order, int64_t edges, const char* ptr_name,
+                           const char* order_name) {
+    check_index(ptr, ptr.numel(), ptr_name);
+    check_index(order, edges, order_name);
+    check_range(order, edges, order_name);
+    check_segments(ptr, edges, ptr_name);
+    return {ptr.numel() - 1, ptr.const_data_ptr<int64_t>(), order.const_data_ptr<int64_t>()};
+  }
+
+  template <class T>
+  ConvPoint<T> point() const {
+    return {x.const_data_ptr<T>(), y.const_data_ptr<T>(), w.const_data_ptr<T>()};
   }
 };
 
-// The graph's other half (receiver, sender_ptr, sender_order) is in the schema for the derivative with respect to x.
-Tensor conv_cpu(Tensor x, Tensor y, Tensor w, Tensor, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor,
-                Tensor, std::vector<int64_t> paths, std::vector<double> coefficients, int64_t dim_out) {
-  const ConvInputs in(x, y, w, sender, receiver_ptr, receiver_order, paths, coefficients, dim_out);
-  Tensor out = torch::stable::new_empty(in.x, {in.graph.nodes, dim_out});
+// The tangents of a call, shapes as those of x, y and w; contiguous.
+struct ConvTangents {
+  std::optional<Tensor> x, y, w;
+
+  ConvTangents(const ConvInputs& in, const std::optional<Tensor>& x_, const std::optional<Tensor>& y_,
+               const std::optional<Tensor>& w_)
+      : x(checked(in, x_, in.x, "conv: tangent of x")), y(checked(in, y_, in.y, "conv: tangent of y")),
+        w(checked(in, w_, in.w, "conv: tangent of w")) {}
+
+  static std::optional<Tensor> checked(const ConvInputs& in, const std::optional<Tensor>& tangent, const Tensor& at,
+                                       const char* name) {
+    if (!tangent) return std::nullopt;
+    in.check_matrix(*tangent, at.size(0), at.size(1), name);
+    return torch::stable::contiguous(*tangent);
+  }
+
+  template <class T>
+  ConvTangent<T> direction() const {
+    const auto data = [](const std::optional<Tensor>& t) { return t ? t->const_data_ptr<T>() : nullptr; };
+    return {{data(x), data(y), data(w)}};
+  }
+};
+
+Tensor conv_tangent_cpu(Tensor x, Tensor y, Tensor w, std::optional<Tensor> dx, std::optional<Tensor> dy,
+                        std::optional<Tensor> dw, Tensor receiver, Tensor sender, Tensor receiver_ptr,
+                        Tensor receiver_order, Tensor sender_ptr, Tensor sender_order, std::string paths) {
+  const ConvInputs in(x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order, paths);
+  const ConvTangents along(in, dx, dy, dw);
+  Tensor out = torch::stable::new_empty(in.x, {in.graph.by_receiver.nodes, in.problem.dim_out});
   by_dtype(in.x, "conv", [&](auto t) {
     using T = decltype(t);
-    conv<T>(in.graph, in.shape, in.paths, in.x.const_data_ptr<T>(), in.y.const_data_ptr<T>(), in.w.const_data_ptr<T>(),
-            out.mutable_data_ptr<T>(), parallel);
+    conv<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), out.mutable_data_ptr<T>(), parallel);
   });
   return out;
 }
 
-std::tuple<Tensor, Tensor> conv_edge_grad_cpu(Tensor x, Tensor g, Tensor y, Tensor w, Tensor, Tensor sender,
-                                              Tensor receiver_ptr, Tensor receiver_order, Tensor, Tensor,
-                                              std::vector<int64_t> paths, std::vector<double> coefficients) {
+Tensor conv_cpu(Tensor x, Tensor y, Tensor w, Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order,
+                Tensor sender_ptr, Tensor sender_order, std::string paths) {
+  return conv_tangent_cpu(x, y, w, std::nullopt, std::nullopt, std::nullopt, receiver, sender, receiver_ptr,
+                          receiver_order, sender_ptr, sender_order, paths);
+}
+
+// What is not wanted comes back empty.
+std::tuple<Tensor, Tensor, Tensor> conv_gradient_tangent_cpu(
+    Tensor x, Tensor y, Tensor w, Tensor g, std::optional<Tensor> dx, std::optional<Tensor> dy, std::optional<Tensor> dw,
+    Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor sender_ptr, Tensor sender_order,
+    std::string paths, bool want_x, bool want_y, bool want_w) {
+  const ConvInputs in(x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order, paths);
+  const ConvTangents along(in, dx, dy, dw);
   const Tensor cotangent = torch::stable::contiguous(g);
-  const ConvInputs in(x, y, w, sender, receiver_ptr, receiver_order, paths, coefficients, cotangent.size(1));
-  check_rows(cotangent, in.graph.nodes, in.x.scalar_type(), "conv: g");
-  Tensor dy = torch::stable::new_empty(in.y, {in.graph.edges, in.y.size(1)});
-  Tensor dw = torch::stable::new_empty(in.w, {in.graph.edges, in.w.size(1)});
-  by_dtype(in.x, "conv_edge_grad", [&](auto t) {
+  in.check_matrix(cotangent, in.graph.by_receiver.nodes, in.problem.dim_out, "conv: g");
+  const auto like = [](const Tensor& tensor, bool wanted) {
+    return torch::stable::new_empty(tensor, {wanted ? tensor.size(0) : 0, tensor.size(1)});
+  };
+  Tensor to_x = like(in.x, want_x), to_y = like(in.y, want_y), to_w = like(in.w, want_w);
+  by_dtype(in.x, "conv_gradient", [&](auto t) {
     using T = decltype(t);
-    conv_edge_grad<T>(in.graph, in.shape, in.paths, in.x.const_data_ptr<T>(), cotangent.const_data_ptr<T>(),
-                      in.y.const_data_ptr<T>(), in.w.const_data_ptr<T>(), dy.mutable_data_ptr<T>(),
-                      dw.mutable_data_ptr<T>(), parallel);
+    const ConvGradient<T> to{want_x ? to_x.mutable_data_ptr<T>() : nullptr, want_y ? to_y.mutable_data_ptr<T>() : nullptr,
+                             want_w ? to_w.mutable_data_ptr<T>() : nullptr};
+    conv_gradient<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), cotangent.const_data_ptr<T>(), to,
+                     parallel);
   });
-  return {dy, dw};
+  return {to_x, to_y, to_w};
+}
+
+std::tuple<Tensor, Tensor, Tensor> conv_gradient_cpu(Tensor x, Tensor y, Tensor w, Tensor g, Tensor receiver,
+                                                     Tensor sender, Tensor receiver_ptr, Tensor receiver_order,
+                                                     Tensor sender_ptr, Tensor sender_order, std::string paths,
+                                                     bool want_x, bool want_y, bool want_w) {
+  return conv_gradient_tangent_cpu(x, y, w, g, std::nullopt, std::nullopt, std::nullopt, receiver, sender, receiver_ptr,
+                                   receiver_order, sender_ptr, sender_order, paths, want_x, want_y, want_w);
 }
 
 // --- spherical harmonics ---
@@ -248,13 +304,19 @@ std::string build_info() {
 }  // namespace nf
 
 STABLE_TORCH_LIBRARY(nequip_fast, lib) {
-  lib.def(
-      "conv(Tensor x, Tensor y, Tensor w, Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, "
-      "Tensor sender_ptr, Tensor sender_order, int[] paths, float[] coefficients, SymInt dim_out) -> Tensor");
-  lib.def(
-      "conv_edge_grad(Tensor x, Tensor g, Tensor y, Tensor w, Tensor receiver, Tensor sender, Tensor receiver_ptr, "
-      "Tensor receiver_order, Tensor sender_ptr, Tensor sender_order, int[] paths, float[] coefficients) "
-      "-> (Tensor, Tensor)");
+  // the edges of a Graph, and the paths as ConvProblem writes them
+#define NF_GRAPH_AND_PATHS \
+  "Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor sender_ptr, Tensor sender_order, " \
+  "str paths"
+#define NF_TANGENTS "Tensor? dx, Tensor? dy, Tensor? dw, "
+  lib.def("conv(Tensor x, Tensor y, Tensor w, " NF_GRAPH_AND_PATHS ") -> Tensor");
+  lib.def("conv_tangent(Tensor x, Tensor y, Tensor w, " NF_TANGENTS NF_GRAPH_AND_PATHS ") -> Tensor");
+  lib.def("conv_gradient(Tensor x, Tensor y, Tensor w, Tensor g, " NF_GRAPH_AND_PATHS
+          ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");
+  lib.def("conv_gradient_tangent(Tensor x, Tensor y, Tensor w, Tensor g, " NF_TANGENTS NF_GRAPH_AND_PATHS
+          ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");
+#undef NF_TANGENTS
+#undef NF_GRAPH_AND_PATHS
   lib.def("solid_harmonics(Tensor vectors, int l_max) -> Tensor");
   lib.def("harmonics_vjp(Tensor y, Tensor g) -> Tensor");
   lib.def("harmonics_jvp(Tensor y, Tensor c) -> Tensor");
@@ -274,7 +336,9 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
 
 STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CPU, lib) {
   lib.impl("conv", TORCH_BOX(&nf::conv_cpu));
-  lib.impl("conv_edge_grad", TORCH_BOX(&nf::conv_edge_grad_cpu));
+  lib.impl("conv_tangent", TORCH_BOX(&nf::conv_tangent_cpu));
+  lib.impl("conv_gradient", TORCH_BOX(&nf::conv_gradient_cpu));
+  lib.impl("conv_gradient_tangent", TORCH_BOX(&nf::conv_gradient_tangent_cpu));
   lib.impl("solid_harmonics", TORCH_BOX(&nf::solid_harmonics_cpu));
   lib.impl("harmonics_vjp", TORCH_BOX(&nf::contract_cpu<nf::Contraction::vjp>));
   lib.impl("harmonics_jvp", TORCH_BOX(&nf::contract_cpu<nf::Contraction::jvp>));

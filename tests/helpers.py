@@ -34,17 +34,17 @@ def random_graph(num_nodes: int, num_edges: int) -> Graph:
     return Graph.from_edge_index(torch.randint(0, max(num_nodes, 1), (2, num_edges)), num_nodes)
 
 
-def e3nn_conv(in1, in2, out, instructions, x, y, w, graph: Graph) -> torch.Tensor:
+def e3nn_conv(in1, in2, out, instructions, x, y, w, graph: Graph, **normalization: str) -> torch.Tensor:
     """e3nn's TensorProduct on gathered features and a scatter-sum, constants native to the dtype of x."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(x.dtype)  # an oracle built in float32 keeps float32 Clebsch-Gordan constants
     try:
-        paths = [(i, j, k, "uvu", True) for i, j, k in instructions]
-        product = o3.TensorProduct(in1, in2, out, paths, shared_weights=False, internal_weights=False)
+        paths = [(*instruction, *("uvu", True)[len(instruction) - 3 :]) for instruction in instructions]
+        product = o3.TensorProduct(in1, in2, out, paths, shared_weights=False, internal_weights=False, **normalization)
     finally:
         torch.set_default_dtype(default)
     messages = product(x[graph.sender], y, w)
-    return x.new_zeros(graph.num_nodes, out.dim).index_add(0, graph.receiver, messages)
+    return x.new_zeros(graph.num_nodes, o3.Irreps(out).dim).index_add(0, graph.receiver, messages)
 
 
 def relative_error(value: torch.Tensor, reference: torch.Tensor) -> float:

@@ -22,6 +22,12 @@ inline constexpr int kVectorBytes = 16;
 template <class T>
 inline constexpr int kLanes = kVectorBytes / int(sizeof(T));
 
+// n rounded up to whole vectors
+template <class T>
+constexpr int padded(int n) {
+  return (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+}
+
 template <class T>
 struct VectorOf {
   typedef T type __attribute__((vector_size(kVectorBytes)));
@@ -66,6 +72,24 @@ inline void store_some(T* p, Vec<T> v, int n) {
   for (int i = 0; i < n; ++i) p[i] = v[i];
 }
 #endif
+
+// Store to an aligned address without reading the line into the caches first; followed by end_stream before other
+// threads read it. What is too large to stay there anyhow is written in half the time.
+template <class T>
+inline void stream(T* p, Vec<T> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#else
+  store(p, v);
+#endif
+}
+inline void end_stream() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
 
 template <class T>
 inline Vec<T> load(const T* p, int n) {

@@ -14,14 +14,20 @@ from nequip_fast.ops import ConvProblem, Graph, conv
 class TensorProductConv(torch.nn.Module):
     """Gather → 'uvu' tensor product → sum over receivers, as one operator without parameters.
 
-    Equals e3nn's ``TensorProduct(irreps_in1, irreps_in2, irreps_out, [(i1, i2, i_out, "uvu", True)],
-    shared_weights=False)`` on the gathered features, followed by a scatter-sum.
+    Equals e3nn's ``TensorProduct(irreps_in1, irreps_in2, irreps_out, instructions, shared_weights=False)`` on the
+    gathered features, followed by a scatter-sum.
 
     Args:
         irreps_in1: node features, [N, irreps_in1.dim].
-        irreps_in2: edge attributes, multiplicity 1 each, [E, irreps_in2.dim].
+        irreps_in2: edge attributes, [E, irreps_in2.dim].
         irreps_out: one entry for each output of the instructions, in any order.
-        instructions: ``(i_in1, i_in2, i_out)``; the weights [E, weight_numel] follow their order.
+        instructions: e3nn's ``(i_in1, i_in2, i_out, "uvu", has_weight, path_weight)``; the last three may be left out
+            ("uvu", True, 1). The weights [E, weight_numel] follow their order, a block [mul_in1, mul_in2] each.
+        irrep_normalization: "component" (e3nn's default), "norm" or "none".
+        path_normalization: "element" (e3nn's default), "path" or "none".
+
+    Raises:
+        InputError: an instruction or a normalization is not as described.
     """
 
     def __init__(
@@ -29,13 +35,17 @@ class TensorProductConv(torch.nn.Module):
         irreps_in1: o3.Irreps | str,
         irreps_in2: o3.Irreps | str,
         irreps_out: o3.Irreps | str,
-        instructions: Sequence[tuple[int, int, int]],
+        instructions: Sequence[tuple],
+        irrep_normalization: str = "component",
+        path_normalization: str = "element",
     ) -> None:
         super().__init__()
         self.irreps_in1 = o3.Irreps(irreps_in1)
         self.irreps_in2 = o3.Irreps(irreps_in2)
         self.irreps_out = o3.Irreps(irreps_out)
-        self.problem = ConvProblem.from_irreps(self.irreps_in1, self.irreps_in2, self.irreps_out, instructions)
+        self.problem = ConvProblem.from_irreps(
+            self.irreps_in1, self.irreps_in2, self.irreps_out, instructions, irrep_normalization, path_normalization
+        )
 
     @property
     def weight_numel(self) -> int:

@@ -2,17 +2,21 @@
 
     out[i, u, m3] = Σ_{edges j → i} Σ_paths c · w[e, u] Σ_{m1, m2} C(m1, m2, m3) x[j, u, m1] y[e, m2]
 
-is trilinear in (x, y, w). With a cotangent g of out, F = Σ g·out is quadrilinear, and each derivative of
-any order is again one of its partial contractions:
+is trilinear in p = (x, y, w). With a cotangent g of out, F(p; g) = Σ g·out; the compiled operators are
 
-* ∂F/∂g is ``conv`` itself, ∂F/∂x is ``conv`` of g with transposed paths on the reversed graph;
-* (∂F/∂y, ∂F/∂w) is ``conv_edge_grad``, one pass over the edges.
+* ``conv(p)`` and ``conv_tangent(p, d)``, its derivative along d = (dx, dy, dw);
+* ``conv_gradient(p; g)`` = ∂F/∂p and ``conv_gradient_tangent(p; g, d)``, its derivative along d.
 
-So two kernels serve every order, and no tensor of E rows as wide as out or x is ever formed.
+With the symmetric form T(a, b, c; g), the sum of F with x, y and w taken from a, b, c in all six orders, these are
+T(p, p, p)/6, T(p, p, d)/2, T(·, p, p)/2 and T(·, p, d), so each derivative of any order is one of them again: one
+operator in the backward pass of each, which reads the weights once. No tensor of E rows as wide as out or x is formed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -22,9 +26,7 @@ from torch import Tensor
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.graph import Graph
-from nequip_fast.ops.paths import ConvProblem, transposed
-
-MAX_L = 4  # the compiled kernels hold the paths up to here
+from nequip_fast.ops.paths import ConvProblem
 
 
 def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> Tensor:
@@ -44,21 +46,21 @@ def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) ->
         InputError: shapes, dtypes or devices do not fit, or the backend chosen by name cannot serve.
     """
     _check(x, y, w, graph, problem)
-    if backend.choose("conv", x, _beyond_max_l(problem)) == "reference":
+    if backend.choose("conv", x) == "reference":
         return conv_reference(x, y, w, graph, problem)
-    return _compiled(x, y, w, graph, problem)
+    return torch.ops.nequip_fast.conv(x, y, w, *graph, problem.text)
 
 
 def conv_reference(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> Tensor:
     """The definition in plain torch; forms the messages [E, dim_out]."""
     messages = x.new_zeros(graph.num_edges, problem.dim_out)
     senders = x[graph.sender]
-    for l1, l2, l3, mul, at_x, at_y, at_w, at_out, coefficient in problem.paths:
+    for l1, l2, l3, mul, at_x, at_y, at_w, w_stride, at_out, coefficient in problem.paths:
         n1, n2, n3 = 2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1
         cg = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).to(x) * coefficient
         x_path = senders[:, at_x : at_x + mul * n1].unflatten(1, (mul, n1))
         y_path = y[:, at_y : at_y + n2]
-        w_path = w[:, at_w : at_w + mul]
+        w_path = w[:, at_w::w_stride][:, :mul] if w_stride else w.new_ones(1, 1).expand(len(w), mul)
         message = torch.einsum("eu,eui,ej,ijk->euk", w_path, x_path, y_path, cg)
         columns = torch.arange(at_out, at_out + mul * n3, device=x.device)
         messages.index_add_(1, columns, message.flatten(1))
@@ -76,69 +78,144 @@ def _check(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) 
         raise InputError(f"conv: the graph is on {graph.receiver.device}, but x on {x.device}")
 
 
-def _beyond_max_l(problem: ConvProblem) -> str | None:
-    return f"its kernels stop at l = {MAX_L}, this problem has l = {problem.l_max}" if problem.l_max > MAX_L else None
-
-
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/conv the kernels ---
 
-
-def _compiled(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> Tensor:
-    return torch.ops.nequip_fast.conv(x, y, w, *graph, problem.integers, problem.coefficients, problem.dim_out)
-
-
-def _sum(terms: list[Tensor]) -> Tensor | None:
-    return None if not terms else terms[0] if len(terms) == 1 else terms[0] + terms[1]
+Point = Sequence[Tensor | None]  # x, y, w; of a tangent or a gradient, None is zero
+_NOTHING: Point = (None, None, None)
 
 
-def _conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, integers, coefficients, _ = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.paths = tuple(integers), tuple(coefficients)
+def _nothing(p: Point) -> bool:
+    return all(value is None for value in p)
 
 
-def _conv_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    x, y, w, *indices = ctx.saved_tensors
-    graph, ops = Graph(*indices), torch.ops.nequip_fast
-    need_x, need_y, need_w = ctx.needs_input_grad[:3]
-    dx = ops.conv(g, y, w, *graph.reversed(), *transposed(*ctx.paths), x.shape[1]) if need_x else None
-    dy, dw = ops.conv_edge_grad(x, g, y, w, *graph, *ctx.paths) if need_y or need_w else (None, None)
-    return dx, dy, dw, *(None,) * 9
+def _tangent(p: Point, d: Point, edges: tuple[Any, ...]) -> Tensor | None:
+    """T(p, p, d)/2."""
+    return None if _nothing(d) else torch.ops.nequip_fast.conv_tangent(*p, *d, *edges)
 
 
-def _edge_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, integers, coefficients = inputs
+def _gradient(p: Point, g: Tensor, edges: tuple[Any, ...], want: Sequence[bool]) -> Point:
+    """T(·, p, p; g)/2, where wanted."""
+    if not any(want):
+        return _NOTHING
+    return _wanted(torch.ops.nequip_fast.conv_gradient(*p, g, *edges, *want), want)
+
+
+def _gradient_tangent(p: Point, g: Tensor, d: Point, edges: tuple[Any, ...], want: Sequence[bool]) -> Point:
+    """T(·, p, d; g), where wanted."""
+    if not any(want) or _nothing(d):
+        return _NOTHING
+    return _wanted(torch.ops.nequip_fast.conv_gradient_tangent(*p, g, *d, *edges, *want), want)
+
+
+@cache
+def _weighted(text: str) -> str:
+    """The problem without the paths that have no weights."""
+    problem = ConvProblem.from_text(text)
+    paths = [path for path in problem.paths if path.w_stride]
+    return ConvProblem(paths, problem.dim_x, problem.dim_y, problem.dim_w, problem.dim_out).text
+
+
+def _wanted(values: Point, want: Sequence[bool]) -> Point:
+    return tuple(value if wanted else None for value, wanted in zip(values, want, strict=True))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keep all inputs: tensors, then the text of the paths, then what was wanted."""
     ctx.set_materialize_grads(False)
+    tensors = [value for value in inputs if value is None or isinstance(value, Tensor)]
     ctx.save_for_backward(*tensors)
-    ctx.paths = tuple(integers), tuple(coefficients)
+    ctx.text, *ctx.want = inputs[len(tensors) :]
+    ctx.rest = (None,) * (len(ctx.want) + 7)  # no gradient for the graph, the text and what was wanted
 
 
-def _edge_grad_backward(ctx: Any, cy: Tensor | None, cw: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Cotangents (cy, cw): S = F(x, cy, w; g) + F(x, y, cw; g), differentiated once more."""
-    x, g, y, w, *indices = ctx.saved_tensors
-    graph, ops = Graph(*indices), torch.ops.nequip_fast
-    need_x, need_g, need_y, need_w = ctx.needs_input_grad[:4]
-    pairs = ([(cy, w)] if cy is not None else []) + ([(y, cw)] if cw is not None else [])
-    back = transposed(*ctx.paths)
-    dx = [ops.conv(g, a, b, *graph.reversed(), *back, x.shape[1]) for a, b in pairs if need_x]
-    dg = [ops.conv(x, a, b, *graph, *ctx.paths, g.shape[1]) for a, b in pairs if need_g]
-    dy, dw = None, None
-    if pairs and (need_y or need_w):
-        # one call gives ∂S/∂y (from cw) and ∂S/∂w (from cy); a missing cotangent voids its half
-        dy, dw = ops.conv_edge_grad(x, g, y if cy is None else cy, w if cw is None else cw, *graph, *ctx.paths)
-        dy, dw = (None if cw is None else dy), (None if cy is None else dw)
-    return _sum(dx), _sum(dg), dy, dw, *(None,) * 8
+def _saved(ctx: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The operands of the call, and its edges: the graph and the text of the paths."""
+    return ctx.saved_tensors[:-6], (*ctx.saved_tensors[-6:], ctx.text)
+
+
+def _conv_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+    p, edges = _saved(ctx)
+    return *(_NOTHING if g is None else _gradient(p, g, edges, ctx.needs_input_grad[:3])), *ctx.rest
+
+
+def _tangent_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+    (*p, dx, dy, dw), edges = _saved(ctx)
+    if g is None:
+        return *_NOTHING, *_NOTHING, *ctx.rest
+    to_p = _gradient_tangent(p, g, (dx, dy, dw), edges, ctx.needs_input_grad[:3])
+    return *to_p, *_gradient(p, g, edges, ctx.needs_input_grad[3:6]), *ctx.rest
+
+
+def _gradient_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    (*p, g), edges = _saved(ctx)
+    c = _wanted(cotangents, ctx.want)
+    to_p = _gradient_tangent(p, g, c, edges, ctx.needs_input_grad[:3])
+    return *to_p, _tangent(p, c, edges) if ctx.needs_input_grad[3] else None, *ctx.rest
+
+
+def _gradient_tangent_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    (x, y, w, g, *d), edges = _saved(ctx)
+    c = _wanted(cotangents, ctx.want)
+    if _nothing(c):
+        return *_NOTHING, None, *_NOTHING, *ctx.rest
+    p, want = (x, y, w), ctx.needs_input_grad
+    full = tuple(torch.zeros_like(at) if value is None else value for value, at in zip(c, p, strict=True))
+    linear_in_w = *edges[:-1], _weighted(ctx.text)  # paths without weights have no third derivative
+    to_p = _gradient_tangent(full, g, d, linear_in_w, want[:3])
+    to_d = _gradient_tangent(p, g, c, edges, want[4:7])
+    to_g = None
+    if want[3]:  # T(p, c, d), term by term
+        terms = [
+            torch.ops.nequip_fast.conv(a[0], b[1], third[2], *(edges if third is p else linear_in_w))
+            for a, b, third in permutations((p, c, d))
+            if a[0] is not None and b[1] is not None and third[2] is not None
+        ]
+        to_g = sum(terms[1:], terms[0]) if terms else None
+    return *to_p, to_g, *to_d, *ctx.rest
+
+
+def _out_like(x: Tensor, receiver_ptr: Tensor, text: str) -> Tensor:
+    return x.new_empty(receiver_ptr.shape[0] - 1, ConvProblem.from_text(text).dim_out)
+
+
+def _gradient_like(p: Sequence[Tensor], want: Sequence[bool]) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape if wanted else (0, t.shape[1])) for t, wanted in zip(p, want, strict=True))
+
+
+def _looped(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule of vmap: one call for each entry of the mapped axis; there is no kernel for many graphs at once."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        results = [
+            operator(*(a if dim is None else a.select(dim, i) for a, dim in zip(args, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
+
+    return rule
+
+
+def _register() -> None:
+    ops, library = torch.ops.nequip_fast, torch.library
+    fakes: dict[str, Callable[..., Any]] = {
+        "conv": lambda x, y, w, *rest: _out_like(x, rest[2], rest[-1]),
+        "conv_tangent": lambda x, y, w, dx, dy, dw, *rest: _out_like(x, rest[2], rest[-1]),
+        "conv_gradient": lambda x, y, w, g, *rest: _gradient_like((x, y, w), rest[-3:]),
+        "conv_gradient_tangent": lambda x, y, w, g, dx, dy, dw, *rest: _gradient_like((x, y, w), rest[-3:]),
+    }
+    backwards: tuple[Callable[..., Any], ...] = (
+        _conv_backward,
+        _tangent_backward,
+        _gradient_backward,
+        _gradient_tangent_backward,
+    )
+    for (name, fake), backward in zip(fakes.items(), backwards, strict=True):
+        library.register_fake(f"nequip_fast::{name}", fake)
+        library.register_autograd(f"nequip_fast::{name}", backward, setup_context=_setup)
+        library.register_vmap(f"nequip_fast::{name}", _looped(getattr(ops, name)))
 
 
 if backend.compiled("conv"):
-
-    @torch.library.register_fake("nequip_fast::conv")
-    def _(x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order, paths, coefficients, dim):
-        return x.new_empty(receiver_ptr.shape[0] - 1, dim)
-
-    @torch.library.register_fake("nequip_fast::conv_edge_grad")
-    def _(x, g, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order, paths, coefficients):
-        return y.new_empty(y.shape), w.new_empty(w.shape)
-
-    torch.library.register_autograd("nequip_fast::conv", _conv_backward, setup_context=_conv_setup)
-    torch.library.register_autograd("nequip_fast::conv_edge_grad", _edge_grad_backward, setup_context=_edge_grad_setup)
+    _register()

@@ -1,5 +1,7 @@
 """The convolution: against e3nn path by path, its derivatives, its edge cases, and its place in torch."""
 
+from itertools import product as combinations
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from nequip_fast.errors import InputError
 from nequip_fast.nn import TensorProductConv
-from nequip_fast.ops import ConvProblem, Graph, conv, use_backend
+from nequip_fast.ops import ConvProblem, Graph, Path, conv, use_backend
 from nequip_fast.ops.conv import conv_reference
 from tests.helpers import TRIPLES, all_paths, e3nn_conv, inputs, random_graph, relative_error
 
@@ -20,29 +22,110 @@ def one_path(l1: int, l2: int, l3: int, mul: int) -> tuple:
     return f"{mul}x{l1}e", f"1x{l2}e", f"{mul}x{l3}e", [(0, 0, 0)]
 
 
-def derivatives(function, tensors, cotangent):
-    """Value, first derivatives, and second derivatives of a nonlinear scalar of the first."""
-    value = function(*tensors)
-    first = torch.autograd.grad(value, tensors, cotangent, create_graph=True)
-    second = torch.autograd.grad(sum((g * g.cos()).sum() for g in first), [*tensors, cotangent])
-    return value, first, second
+# What has no kernel of its own: high degrees, several edge attributes of one kind, paths without weights, path weights.
+UNCOMMON = {
+    "l = 5": ("7x5o", "1x1o", "7x5e", [(0, 0, 0)]),
+    "l = 6": ("3x6e", "1x5o", "3x4o", [(0, 0, 0)]),
+    "l = 11": ("2x11o", "1x11o", "2x11e", [(0, 0, 0)]),
+    "l = 0 to 5": ("19x0e", "1x5o", "19x5o", [(0, 0, 0)]),
+    "many attributes": ("11x1o", "3x1o", "11x1e", [(0, 0, 0)]),
+    "many attributes of l = 5": ("5x5o", "2x1o", "5x4e", [(0, 0, 0)]),
+    "no weights": ("11x1o", "1x2e", "11x1o", [(0, 0, 0, "uvu", False)]),
+    "many attributes, no weights": ("11x1o", "3x2e", "11x1o", [(0, 0, 0, "uvu", False)]),
+    "with and without weights": (
+        "6x1o+6x0e", "2x1o+0e", "6x1e+6x1o", [(0, 0, 0), (0, 1, 1, "uvu", False, 0.5), (1, 0, 1, "uvu", True, 2.0)]
+    ),
+    "common and uncommon into one output": ("17x1o+17x5o", "1x2e+2x4e", "17x1o", [(0, 0, 0), (1, 1, 0)]),
+    "no channels": ("0x1o+3x0e", "0x2e+1o", "0x1o+3x1o+3x2e", [(0, 0, 0), (1, 1, 1), (1, 0, 2)]),
+}  # fmt: skip
+
+
+def derivatives(function, tensors, cotangent, orders=2):
+    """The value, and the derivatives of each order of a nonlinear scalar of those before."""
+    values, inputs_ = [function(*tensors)], list(tensors)
+    scalar = (values[0] * cotangent).sum()
+    for _ in range(orders):
+        found = torch.autograd.grad(scalar, inputs_, create_graph=True, allow_unused=True, materialize_grads=True)
+        values += found
+        scalar, inputs_ = sum((g * g.cos()).sum() for g in found), [*tensors, cotangent]
+    return values
+
+
+def assert_derivatives_equal(ours, theirs, tolerance=1e-10):
+    """Value and first derivatives to 1e-12, the rest to ``tolerance``."""
+    for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert relative_error(a, b) < (1e-12 if k < 4 else tolerance)
+
+
+def compare_with_e3nn(arguments, nodes=5, edges=40, **normalization):
+    """Value, first and second derivatives of ours and e3nn's."""
+    problem, graph = ConvProblem.from_irreps(*arguments, **normalization), random_graph(nodes, edges)
+    tensors = inputs(problem, graph)
+    cotangent = torch.randn(nodes, problem.dim_out, dtype=torch.float64, requires_grad=True)
+    with use_backend("cpu"):
+        ours = derivatives(lambda *t: conv(*t, graph, problem), tensors, cotangent)
+    theirs = derivatives(lambda *t: e3nn_conv(*arguments, *t, graph, **normalization), tensors, cotangent)
+    assert_derivatives_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("triple", TRIPLES, ids=str)
 def test_equals_e3nn_per_instruction(triple, isa):
     """Forward and first derivatives to 1e-12, second to 1e-10, in float64 and for every instruction set."""
-    problem_args = one_path(*triple, mul=11)
-    problem = ConvProblem.from_irreps(*problem_args)
-    graph = random_graph(5, 40)
+    compare_with_e3nn(one_path(*triple, mul=11))
+
+
+@pytest.mark.parametrize("name", UNCOMMON)
+def test_uncommon_paths_equal_e3nn(name, isa):
+    """The same for paths that run through the kernels for any irreps."""
+    compare_with_e3nn(UNCOMMON[name])
+
+
+@pytest.mark.parametrize("mul", [1, 16, 33, 70])
+def test_any_number_of_channels(mul):
+    """Fewer than a vector, exactly one, several and a part: the kernels take them in blocks of four, two and one."""
+    compare_with_e3nn(all_paths(f"{mul}x0e+{mul}x1o", 2, 2), nodes=3, edges=20)
+
+
+@pytest.mark.parametrize("irreps", combinations(("component", "norm", "none"), ("element", "path", "none")), ids=str)
+def test_normalizations_equal_e3nn(irreps):
+    """Every pair of e3nn's normalizations, several attributes and shared outputs included."""
+    irrep_normalization, path_normalization = irreps
+    for name in ("with and without weights", "common and uncommon into one output"):
+        compare_with_e3nn(
+            UNCOMMON[name], irrep_normalization=irrep_normalization, path_normalization=path_normalization
+        )
+
+
+@pytest.mark.parametrize("name", ["with and without weights", "common and uncommon into one output"])
+def test_third_derivatives(name):
+    """Every derivative of every operator is right, which the third of conv runs through."""
+    problem, graph = ConvProblem.from_irreps(*UNCOMMON[name]), random_graph(4, 20)
     tensors = inputs(problem, graph)
+    cotangent = torch.randn(4, problem.dim_out, dtype=torch.float64, requires_grad=True)
+    results = []
+    for backend in ("cpu", "reference"):
+        with use_backend(backend):
+            results.append(derivatives(lambda *t: conv(*t, graph, problem), tensors, cotangent, orders=3))
+    assert_derivatives_equal(*results)
+
+
+@pytest.mark.parametrize("wanted", [w for w in combinations((False, True), repeat=3) if any(w)], ids=str)
+def test_only_what_is_wanted(wanted):
+    """Any of x, y and w may be constant: no gradient for it, and those of the others are unchanged."""
+    problem, _ = preset_m()
+    graph = random_graph(5, 40)
+    tensors = [t.requires_grad_(want) for t, want in zip(inputs(problem, graph), wanted, strict=True)]
+    chosen = [t for t, want in zip(tensors, wanted, strict=True) if want]
     cotangent = torch.randn(5, problem.dim_out, dtype=torch.float64, requires_grad=True)
-    with use_backend("cpu"):
-        ours = derivatives(lambda x, y, w: conv(x, y, w, graph, problem), tensors, cotangent)
-    irreps = [o3.Irreps(i) for i in problem_args[:3]]
-    theirs = derivatives(lambda x, y, w: e3nn_conv(*irreps, [(0, 0, 0)], x, y, w, graph), tensors, cotangent)
-    assert relative_error(ours[0], theirs[0]) < 1e-12
-    assert all(relative_error(a, b) < 1e-12 for a, b in zip(ours[1], theirs[1], strict=True))
-    assert all(relative_error(a, b) < 1e-10 for a, b in zip(ours[2], theirs[2], strict=True))
+    results = []
+    for backend in ("cpu", "reference"):
+        with use_backend(backend):
+            value = conv(*tensors, graph, problem)
+            first = torch.autograd.grad(value, chosen, cotangent, create_graph=True)
+            scalar = sum((g * g.cos()).sum() for g in first)
+            second = torch.autograd.grad(scalar, [*chosen, cotangent], allow_unused=True, materialize_grads=True)
+            results.append([value, *first, *second])
+    assert all(relative_error(a, b) < 1e-11 for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("triple", TRIPLES, ids=str)
@@ -65,36 +148,63 @@ def test_float32_per_instruction(triple, isa):
 @pytest.mark.parametrize("triple", TRIPLES, ids=str)
 def test_finite_differences_per_instruction(triple):
     """gradcheck and gradgradcheck: no derivative is taken on trust, not even e3nn's."""
-    problem = ConvProblem.from_irreps(*one_path(*triple, mul=1))
+    check_by_finite_differences(ConvProblem.from_irreps(*one_path(*triple, mul=1)))
+
+
+@pytest.mark.parametrize("name", [name for name in UNCOMMON if name != "l = 11"])
+def test_finite_differences_of_uncommon_paths(name):
+    """The same for the kernels of any irreps."""
+    check_by_finite_differences(ConvProblem.from_irreps(*UNCOMMON[name]))
+
+
+def check_by_finite_differences(problem):
+    """In random directions for paths of many channels."""
     graph = Graph.from_edge_index(torch.tensor([[0, 1, 0], [1, 1, 1]]), 2)
-    tensors = inputs(problem, graph)
+    x, y, w = inputs(problem, graph)
+    weights, fast = ([w] if problem.dim_w else []), problem.dim_x > 9
+
+    def function(x, y, weights=w):  # gradcheck knows no empty tensors
+        return conv(x, y, weights, graph, problem)
+
     with use_backend("cpu"):
-        assert torch.autograd.gradcheck(lambda *t: conv(*t, graph, problem), tensors)
-        assert torch.autograd.gradgradcheck(lambda *t: conv(*t, graph, problem), tensors)
+        assert torch.autograd.gradcheck(function, (x, y, *weights), fast_mode=fast)
+        assert torch.autograd.gradgradcheck(function, (x, y, *weights), fast_mode=fast)
 
 
 IRREPS = st.lists(
-    st.tuples(st.integers(1, 20), st.integers(0, 3), st.sampled_from("eo")).map(lambda t: f"{t[0]}x{t[1]}{t[2]}"),
+    st.tuples(st.integers(1, 20), st.integers(0, 5), st.sampled_from("eo")).map(lambda t: f"{t[0]}x{t[1]}{t[2]}"),
+    min_size=1, max_size=3,
+).map("+".join)  # fmt: skip
+ATTRIBUTES = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(0, 3), st.sampled_from("eo")).map(lambda t: f"{t[0]}x{t[1]}{t[2]}"),
     min_size=1, max_size=3,
 ).map("+".join)  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None)
-@given(irreps=IRREPS, l_max=st.integers(0, 3), nodes=st.integers(1, 6), edges=st.integers(0, 30))
-def test_any_irreps_and_graphs(irreps, l_max, nodes, edges):
-    """Generated irreps and graphs, all derivatives against the plain-torch definition."""
-    in1, sh, out, instructions = all_paths(irreps, l_max, 3)
-    problem = ConvProblem.from_irreps(in1, sh, out, instructions)
-    graph = random_graph(nodes, edges)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), irreps=IRREPS, attributes=ATTRIBUTES, nodes=st.integers(1, 6), edges=st.integers(0, 30))
+def test_any_irreps_layouts_and_graphs(data, irreps, attributes, nodes, edges):
+    """Generated irreps, weights, shared outputs, strides and graphs: all derivatives against the definition."""
+    in1, in2 = o3.Irreps(irreps), o3.Irreps(attributes)
+    out, instructions = [], []
+    for (i, (mul, ir1)), (j, (_, ir2)) in combinations(enumerate(in1), enumerate(in2)):
+        for ir3 in data.draw(st.lists(st.sampled_from(list(ir1 * ir2)), max_size=2, unique=True)):
+            same = [k for k, other in enumerate(out) if other == (mul, ir3)]
+            shared = bool(same) and data.draw(st.booleans())
+            instructions.append((i, j, same[0] if shared else len(out), "uvu", data.draw(st.booleans())))
+            out += [] if shared else [(mul, ir3)]
+    problem, graph = ConvProblem.from_irreps(in1, in2, o3.Irreps(out), instructions), random_graph(nodes, edges)
     tensors = inputs(problem, graph)
+    for k in data.draw(st.sets(st.integers(0, 2))):  # rows or columns apart in memory
+        strided = torch.stack([tensors[k]] * 2, dim=2)[..., 0] if data.draw(st.booleans()) else tensors[k].T.clone().T
+        tensors[k] = strided.detach().requires_grad_()
     cotangent = torch.randn(nodes, problem.dim_out, dtype=torch.float64, requires_grad=True)
     results = []
     for name in ("cpu", "reference"):
         with use_backend(name):
             results.append(derivatives(lambda *t: conv(*t, graph, problem), tensors, cotangent))
-    (value, first, second), (value_ref, first_ref, second_ref) = results
-    for a, b in zip((value, *first, *second), (value_ref, *first_ref, *second_ref), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-9)
 
 
 def preset_m(l_max: int = 2) -> tuple[ConvProblem, tuple]:
@@ -205,18 +315,18 @@ def test_offsets_beyond_int32():
     assert torch.equal(out, torch.full((1, mul), 2.0))
 
 
-def test_no_tensor_of_messages():
-    """Forward and backward never hold [E, dim_out]: peak memory stays below one such tensor."""
-    problem = ConvProblem.from_irreps(*all_paths("16x0e+16x1o+16x2e", 2, 2))
-    graph = random_graph(20, 4000)
-    x, y, w = inputs(problem, graph, torch.float32)
-    cotangent = torch.randn(20, problem.dim_out)
-    messages = graph.num_edges * problem.dim_out * 4
-    with torch.profiler.profile(profile_memory=True) as profile:
-        torch.autograd.grad(conv(x, y, w, graph, problem), (x, y, w), cotangent)
-    largest = max(event.cpu_memory_usage for event in profile.events())
-    gradients = (w.numel() + y.numel() + x.numel()) * 4
-    assert largest <= gradients * 1.1 < messages
+def test_large_gradients_are_streamed(isa):
+    """A gradient of w beyond 4 MB is written past the caches where its rows are whole lines: the same values."""
+    problem = ConvProblem.from_irreps(*all_paths("32x0e+32x1o", 1, 1))
+    graph = random_graph(10, 7000)
+    tensors = inputs(problem, graph, torch.float32)
+    assert graph.num_edges * problem.dim_w * 4 > 4 << 20
+    cotangent = torch.randn(10, problem.dim_out)
+    with use_backend("cpu"):
+        grads = torch.autograd.grad(conv(*tensors, graph, problem), tensors, cotangent)
+    expected = torch.autograd.grad(conv_reference(*tensors, graph, problem), tensors, cotangent)
+    for a, b in zip(grads, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
 
 
 def test_tensor_product_conv_equals_e3nn():
@@ -232,14 +342,43 @@ def test_tensor_product_conv_equals_e3nn():
 
 
 def test_opcheck():
-    """Schema, fake kernels, autograd registration and symbolic tracing of both operators."""
+    """Schema, fake kernels, autograd registration and symbolic tracing of all four operators."""
     problem, _ = preset_m()
     graph = random_graph(5, 30)
-    x, y, w = inputs(problem, graph)
+    p, d = inputs(problem, graph), inputs(problem, graph)
     g = torch.randn(5, problem.dim_out, dtype=torch.float64, requires_grad=True)
-    numbers = problem.integers, problem.coefficients
-    torch.library.opcheck(torch.ops.nequip_fast.conv, (x, y, w, *graph, *numbers, problem.dim_out))
-    torch.library.opcheck(torch.ops.nequip_fast.conv_edge_grad, (x, g, y, w, *graph, *numbers))
+    ops, edges, opcheck = torch.ops.nequip_fast, (*graph, problem.text), torch.library.opcheck
+    opcheck(ops.conv, (*p, *edges))
+    for tangent in (d, (None, None, d[2])):
+        opcheck(ops.conv_tangent, (*p, *tangent, *edges))
+        opcheck(ops.conv_gradient_tangent, (*p, g, *tangent, *edges, True, True, True))
+    opcheck(ops.conv_gradient, (*p, g, *edges, True, True, True))
+    opcheck(ops.conv_gradient, (*p, g, *edges, False, True, False))
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0, 0), (0, None, None), (None, 1, 0)], ids=str)
+def test_vmap(in_dims):
+    """Several x, y or w over one graph, gradients included."""
+    problem, _ = preset_m()
+    graph = random_graph(4, 12)
+    single = [t.detach() for t in inputs(problem, graph)]
+    mapped = [
+        t if dim is None else torch.randn(*t.shape[:dim], 3, *t.shape[dim:], dtype=t.dtype)
+        for t, dim in zip(single, in_dims, strict=True)
+    ]
+
+    for t in mapped:
+        t.requires_grad_()
+    with use_backend("cpu"):
+        found = torch.vmap(lambda *t: conv(*t, graph, problem), in_dims)(*mapped)
+        slices = [
+            [t if dim is None else t.select(dim, i) for t, dim in zip(mapped, in_dims, strict=True)] for i in range(3)
+        ]
+        expected = torch.stack([conv(*tensors, graph, problem) for tensors in slices])
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        results = [torch.autograd.grad(value.square().sum(), mapped) for value in (found, expected)]
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def forces_like(problem: ConvProblem):
@@ -313,38 +452,50 @@ def test_wrong_shapes_and_dtypes_are_named():
         conv(x, y.float(), w, graph, problem)
 
 
-@pytest.mark.filterwarnings("ignore:nequip_fast")
 def test_backend_by_name_never_falls_back():
-    """A backend that cannot serve raises; ``auto`` goes to the definition."""
-    problem = ConvProblem.from_irreps("2x5e", "0e", "2x5e", [(0, 0, 0)])
+    """A backend that cannot serve raises."""
+    problem, _ = preset_m()
     graph = random_graph(3, 5)
-    tensors = inputs(problem, graph)
-    with use_backend("cpu"), pytest.raises(InputError, match=r"'cpu' cannot run conv: its kernels stop at l = 4"):
-        conv(*tensors, graph, problem)
     with use_backend("cuda"), pytest.raises(InputError, match="no cuda kernel yet"):
-        conv(*tensors, graph, problem)
-    torch.testing.assert_close(conv(*tensors, graph, problem), conv_reference(*tensors, graph, problem))
+        conv(*inputs(problem, graph), graph, problem)
 
 
-def test_kernels_refuse_paths_outside_the_rows():
-    """The compiled operator checks its path table itself: a wrong one must not read past a row."""
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("4 1 4 4 0 0 0 5 0 0 0 1 0 1.0", "does not fit the rows"),
+        ("4 1 4 4 0 0 0 4 0 0 1 1 0 1.0", "does not fit the rows"),
+        ("4 1 4 4 0 0 1 1 0 0 0 1 0 1.0", "does not fit the rows"),
+        ("4 1 4 4 0 0 0 4 0 0 0 1 0", "ends too early"),
+        ("4 1 4 4 0 0 0 4 0 0 0 1 0 one", "no number"),
+        ("4 1 5 4 0 0 0 4 0 0 0 1 0 1.0", "w must have 5 columns"),
+    ],
+)
+def test_kernels_refuse_paths_that_do_not_fit(text, message):
+    """The compiled operator checks its paths itself: wrong ones must not read past a row."""
     graph = random_graph(3, 5)
     x, y, w = torch.randn(3, 4), torch.randn(5, 1), torch.randn(5, 4)
-    with pytest.raises(RuntimeError, match="does not fit the rows"):
-        torch.ops.nequip_fast.conv(x, y, w, *graph, [0, 0, 0, 5, 0, 0, 0, 0], [1.0], 4)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.nequip_fast.conv(x, y, w, *graph, text)
 
 
 @pytest.mark.parametrize(
     "second",
-    [(0, 0, 0, 4, 0, 0, 2, 4), (0, 0, 0, 4, 0, 0, 4, 2), (1, 0, 1, 2, 2, 0, 4, 4)],
-    ids=["weights", "output", "input"],
+    [
+        (0, 0, 0, 4, 0, 0, 2, 1, 4),
+        (0, 0, 0, 4, 0, 0, 4, 1, 2),
+        (1, 0, 1, 2, 2, 0, 4, 1, 4),
+        (0, 0, 0, 2, 0, 0, 3, 2, 8),
+    ],
+    ids=["weights", "output", "input", "strided weights"],
 )
 def test_kernels_refuse_paths_that_overlap(second):
     """Shared weights, or irreps across each other: the gradient would keep only one of the two shares."""
     graph = random_graph(3, 5)
     x, y, w = torch.randn(3, 8), torch.randn(5, 1), torch.randn(5, 8)
+    problem = ConvProblem([Path(0, 0, 0, 4, 0, 0, 0, 1, 0, 1.0), Path(*second, 1.0)], 8, 1, 8, 16)
     with pytest.raises(RuntimeError, match="paths overlap"):
-        torch.ops.nequip_fast.conv(x, y, w, *graph, [0, 0, 0, 4, 0, 0, 0, 0, *second], [1.0, 1.0], 16)
+        conv(x, y, w, graph, problem)
 
 
 def test_kernels_refuse_indices_out_of_range():
@@ -364,8 +515,15 @@ def test_kernels_refuse_indices_out_of_range():
 
 
 def test_instructions_that_are_not_uvu():
-    """Irreps that do not multiply, or change multiplicity, are refused by name."""
-    with pytest.raises(InputError, match="is no 'uvu' path"):
-        ConvProblem.from_irreps("2x1o", "1o", "2x3e", [(0, 0, 0)])
-    with pytest.raises(InputError, match="is no 'uvu' path"):
-        ConvProblem.from_irreps("2x1o", "0e", "3x1o", [(0, 0, 0)])
+    """Irreps that do not multiply, another mode, an irrep that is not there: refused by name."""
+    for instruction, message in (
+        ((0, 1, 0), "is no 'uvu' path"),
+        ((0, 0, 1), "is no 'uvu' path"),
+        ((0, 0, 0, "uvw"), "mode 'uvu', not 'uvw'"),
+        ((0, 2, 0), "there are 1, 2 and 2 irreps"),
+        ((0, 0), "expected .i_in1, i_in2, i_out"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ConvProblem.from_irreps("2x1o", "0e+1x3o", "2x1o+3x1o", [instruction])
+    with pytest.raises(InputError, match="did you mean 'element'"):
+        ConvProblem.from_irreps("0e", "0e", "0e", [(0, 0, 0)], path_normalization="elements")

@@ -1,13 +1,13 @@
 #include "cpu/conv/conv.h"
 
 #include <algorithm>
-#include <compare>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <new>
-#include <stdexcept>
-#include <string>
+#include <utility>
 
 #include "cpu/conv/kernels.h"
 
@@ -15,6 +15,8 @@ namespace nf {
 namespace {
 
 constexpr int64_t kEdgesPerTask = 64;  // fewer are not worth waking a thread for
+constexpr size_t kCacheLine = 64;
+constexpr int64_t kStreamBytes = 4 << 20;  // a gradient of w beyond is written past the caches
 constexpr int kMaxTile = 8;  // edges whose rows of x and w share the first-level cache; measured best of 4, 8, 16
 
 struct Free {
@@ -26,8 +28,8 @@ template <class T>
 class Scratch {
  public:
   explicit Scratch(int64_t count) {
-    const size_t bytes = (std::max<int64_t>(count, 1) * sizeof(T) + 63) / 64 * 64;
-    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+    const size_t bytes = (std::max<int64_t>(count, 1) * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine;
+    data_.reset(static_cast<T*>(std::aligned_alloc(kCacheLine, bytes)));
     if (!data_) throw std::bad_alloc();
   }
   T* get() const { return data_.get(); }
@@ -36,10 +38,17 @@ class Scratch {
   std::unique_ptr<T, Free> data_;
 };
 
+template <class T>
+Scratch<T> zeros(int64_t count) {
+  Scratch<T> scratch(count);
+  std::fill_n(scratch.get(), count, T(0));
+  return scratch;
+}
+
 // How one side's rows (x or out) look channel-last.
 class Layout {
  public:
-  explicit Layout(int lanes) : lanes_(lanes) {}
+  Layout(int lanes, int dim) : lanes_(lanes), dim_(dim) {}
 
   // Channel-last offset of the segment [mul][n] at `offset` of a row; the same segment may come many times.
   int place(int offset, int n, int mul) {
@@ -59,196 +68,268 @@ class Layout {
 
   // Elements of the row that no segment covers become zero.
   template <class T>
-  void to_row(const ConvKernels<T>& kernels, const T* from, T* row, int dim) const {
-    if (covered_ < dim) std::memset(row, 0, sizeof(T) * dim);
+  void to_row(const ConvKernels<T>& kernels, const T* from, T* row) const {
+    if (covered_ < dim_) std::memset(row, 0, sizeof(T) * dim_);
     for (const Segment& s : segments_) kernels.channels_first(from + s.at, row + s.offset, s.n, s.mul, s.padded);
   }
 
   int64_t width() const { return width_; }
+  int dim() const { return dim_; }
 
  private:
   struct Segment {
     int offset, n, mul, padded, at;
   };
-  int lanes_, width_ = 0, covered_ = 0;
+  int lanes_, dim_, width_ = 0, covered_ = 0;
   std::vector<Segment> segments_;
 };
 
-int64_t grain(const ConvGraph& graph) {
-  return std::max<int64_t>(1, kEdgesPerTask * graph.nodes / std::max<int64_t>(graph.edges, 1));
-}
-
-template <class T>
-Scratch<T> nodes_channels_last(const ConvKernels<T>& kernels, const Layout& layout, int64_t nodes, int dim,
-                               const T* rows, const ParallelFor& parallel) {
-  Scratch<T> all(nodes * layout.width());
-  parallel(nodes, std::max<int64_t>(1, 16384 / std::max(dim, 1)), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      layout.to_channels_last(kernels, rows + i * dim, all.get() + i * layout.width());
-  });
-  return all;
-}
-
-// One path: its kernel and where its segments are.
+// One path: its kernels, without and with a tangent, and where its segments are.
 template <class Function>
 struct Step {
-  Function run;
+  Function run[2];
   PathArgs args;
 };
 
-template <class Function>
-std::vector<Step<Function>> plan(const std::vector<ConvPath>& paths, const Function (&table)[kMaxL + 1][kMaxL + 1][kMaxL + 1],
-                                 Layout& layout_x, Layout& layout_out) {
-  std::vector<Step<Function>> steps;
-  for (const ConvPath& p : paths) {
-    const int x = layout_x.place(p.x, 2 * p.l1 + 1, p.mul), out = layout_out.place(p.out, 2 * p.l3 + 1, p.mul);
-    steps.push_back({table[p.l1][p.l2][p.l3], {p.mul, x, p.y, p.w, out, p.coefficient}});
-  }
-  return steps;
-}
+// What the kernels do for a problem, worked out once for an element type and an instruction set.
+template <class T>
+struct Plan {
+  const ConvKernels<T>& kernels;
+  Layout x, out;
+  std::vector<Step<typename ConvKernels<T>::Gather>> forward, back;  // back: from out to x, the paths transposed
+  std::vector<Step<typename ConvKernels<T>::Gradient>> gradient;
+  int64_t scratch = 0;  // elements the kernels need to themselves
+  bool whole_lines;     // the weights of every path are whole cache lines, where w begins with one
 
-// Walks the edges of a receiver tile by tile and collects what the kernels read of them.
+  Plan(const ConvProblem& problem, const ConvKernels<T>& kernels_)
+      : kernels(kernels_), x(kernels_.lanes, problem.dim_x), out(kernels_.lanes, problem.dim_out),
+        whole_lines(problem.dim_w * sizeof(T) % kCacheLine == 0) {
+    for (const ConvPath& p : problem.paths) {
+      const int at_x = x.place(p.x, 2 * p.l1 + 1, p.mul), at_out = out.place(p.out, 2 * p.l3 + 1, p.mul);
+      const auto args = [&](int l1, int l3, int from, int to, double c) {
+        const Coupling& cg = coupling(l1, p.l2, l3);
+        const CouplingView view{l1, l3, int(cg.entries.size()), cg.entries.data(), cg.terms.data()};
+        return PathArgs{p.mul, from, p.y, p.w, p.w_stride, to, c, view};
+      };
+      const PathArgs straight = args(p.l1, p.l3, at_x, at_out, p.coefficient);
+      const auto& kernels_of = kernels.of(p.l1, p.l2, p.l3, p.w_stride);
+      forward.push_back({{kernels_of.gather[0], kernels_of.gather[1]}, straight});
+      gradient.push_back({{kernels_of.gradient[0], kernels_of.gradient[1]}, straight});
+      const double sign = (p.l1 + p.l2 + p.l3) % 2 ? -1 : 1;  // C(l3, l2, l1) is C(l1, l2, l3) with this sign
+      const auto& kernels_back = kernels.of(p.l3, p.l2, p.l1, p.w_stride);
+      back.push_back({{kernels_back.gather[0], kernels_back.gather[1]},
+                      args(p.l3, p.l1, at_out, at_x, sign * p.coefficient)});
+      scratch = std::max<int64_t>(scratch, 2 * straight.coupling.count * kernels.lanes);
+      whole_lines &= p.weighted() && p.w * sizeof(T) % kCacheLine == 0 && p.mul * sizeof(T) % kCacheLine == 0;
+    }
+  }
+
+  static const Plan& of(const ConvProblem& problem) {
+    static std::mutex mutex;
+    static std::map<std::pair<const ConvProblem*, const ConvKernels<T>*>, Plan> known;
+    const ConvKernels<T>& kernels = conv_kernels<T>();
+    const std::lock_guard lock(mutex);
+    return known.try_emplace({&problem, &kernels}, problem, kernels).first->second;
+  }
+};
+
+// Rows of a matrix; of one that is all zeros (stride 0) only the row that they share.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t stride;
+  const T* operator[](int64_t i) const { return data + i * stride; }
+};
+
+// Rows of nodes, channel-last.
+template <class T>
+class NodeRows {
+ public:
+  NodeRows(const ConvKernels<T>& kernels, const Layout& layout, int64_t nodes, const T* rows, const ParallelFor& parallel)
+      : data_((rows ? nodes : 1) * layout.width()), rows_{data_.get(), rows ? layout.width() : 0} {
+    if (!rows) std::fill_n(data_.get(), layout.width(), T(0));
+    else
+      parallel(nodes, std::max<int64_t>(1, 16384 / std::max(layout.dim(), 1)), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+          layout.to_channels_last(kernels, rows + i * layout.dim(), data_.get() + i * layout.width());
+      });
+  }
+  const Rows<T>& rows() const { return rows_; }
+
+ private:
+  Scratch<T> data_;
+  Rows<T> rows_;
+};
+
+// The operands of all edges: x channel-last by node, y and w by edge.
+template <class T>
+struct Operands {
+  Rows<T> x, y, w;
+};
+
+// Collects for the kernels what they read of a tile's edges.
+template <class T>
+class TileOf {
+ public:
+  TileOf(const Operands<T>& operands, int dim_y, int lanes)
+      : operands_(operands), dim_y_(dim_y), lanes_(lanes), y_(zeros<T>(int64_t(dim_y) * lanes)), x_(lanes), w_(lanes),
+        next_w_(lanes) {}
+
+  TileRows<T> collect(const int64_t* edges, int count, const int64_t* x_of_edge, const int64_t* next, int next_count) {
+    for (int e = 0; e < count; ++e) {
+      x_[e] = operands_.x[x_of_edge[edges[e]]];
+      w_[e] = operands_.w[edges[e]];
+      next_w_[e] = e < next_count ? operands_.w[next[e]] : w_[e];
+      const T* y = operands_.y[edges[e]];
+      for (int c = 0; c < dim_y_; ++c) y_.get()[c * lanes_ + e] = y[c];
+    }
+    return {y_.get(), x_.data(), w_.data(), next_w_.data()};
+  }
+
+ private:
+  Operands<T> operands_;
+  int dim_y_, lanes_;
+  Scratch<T> y_;
+  std::vector<const T*> x_, w_, next_w_;
+};
+
+// The tiles of the edges of a node. `tangent` is null where nothing is differentiated.
 template <class T>
 class Tiles {
  public:
-  Tiles(const ConvGraph& graph, const ConvShape& shape, const Layout& layout_x, const T* x_last, const T* y, const T* w,
-        int lanes)
-      : graph_(graph), shape_(shape), x_(x_last), y_(y), w_(w), x_width_(layout_x.width()), lanes_(lanes),
-        harmonics_(int64_t(shape.dim_y) * lanes), x_rows_(lanes), w_rows_(lanes), next_w_rows_(lanes) {
-    std::fill_n(harmonics_.get(), int64_t(shape.dim_y) * lanes, T(0));
-  }
+  Tiles(const Walk& walk, const int64_t* x_of_edge, const Operands<T>& at, const Operands<T>* tangent, int dim_y,
+        int lanes, int64_t scratch)
+      : walk_(walk), x_of_edge_(x_of_edge), size_(std::min(lanes, kMaxTile)), at_(at, dim_y, lanes),
+        tangent_(tangent ? *tangent : at, dim_y, lanes), has_tangent_(tangent), scratch_(scratch) {}
 
   // body(tile, the edge numbers of the tile)
   template <class Body>
   void for_each(int64_t node, const Body& body) {
-    const int64_t end = graph_.ptr[node + 1];
-    for (int64_t first = graph_.ptr[node]; first < end; first += size()) {
-      const int64_t* edges = graph_.order + first;
-      const int count = int(std::min<int64_t>(size(), end - first));
-      for (int e = 0; e < count; ++e) {
-        x_rows_[e] = x_ + graph_.from[edges[e]] * x_width_;
-        w_rows_[e] = w_ + edges[e] * shape_.dim_w;
-        const T* y = y_ + edges[e] * shape_.dim_y;
-        for (int c = 0; c < shape_.dim_y; ++c) harmonics_.get()[c * lanes_ + e] = y[c];
-      }
-      for (int e = 0; e < count; ++e) {
-        const int64_t next = std::min(first + size() + e, graph_.ptr[graph_.nodes] - 1);
-        next_w_rows_[e] = w_ + graph_.order[next] * shape_.dim_w;
-      }
-      body(Tile<T>{count, harmonics_.get(), x_rows_.data(), w_rows_.data(), next_w_rows_.data()}, edges);
+    const int64_t end = walk_.ptr[node + 1], last = walk_.ptr[walk_.nodes];
+    for (int64_t first = walk_.ptr[node]; first < end; first += size_) {
+      const int64_t* edges = walk_.order + first;
+      const int count = int(std::min<int64_t>(size_, end - first));
+      const int next = int(std::min<int64_t>(size_, last - first - count));
+      Tile<T> tile{count, at_.collect(edges, count, x_of_edge_, edges + count, next), {}, scratch_.get()};
+      if (has_tangent_) tile.tangent = tangent_.collect(edges, count, x_of_edge_, edges + count, next);
+      body(tile, edges);
     }
   }
 
  private:
-  int size() const { return std::min(lanes_, kMaxTile); }
-
-  const ConvGraph& graph_;
-  const ConvShape& shape_;
-  const T *x_, *y_, *w_;
-  int64_t x_width_;
-  int lanes_;
-  Scratch<T> harmonics_;
-  std::vector<const T*> x_rows_, w_rows_, next_w_rows_;
+  const Walk& walk_;
+  const int64_t* x_of_edge_;
+  int size_;
+  TileOf<T> at_, tangent_;
+  bool has_tangent_;
+  Scratch<T> scratch_;
 };
 
-// Some elements of a row: where they begin, how many, and their degree.
-struct Block {
-  int begin, size, l;
-  auto operator<=>(const Block&) const = default;
-};
-
-// The kernels write each block once, so two of them are apart or, where `repeats`, the same.
-bool apart(std::vector<Block> blocks, bool repeats) {
-  std::sort(blocks.begin(), blocks.end());
-  for (size_t k = 1; k < blocks.size(); ++k) {
-    const Block &a = blocks[k - 1], &b = blocks[k];
-    if (b.begin < a.begin + a.size && !(repeats && a == b)) return false;
-  }
-  return true;
+int64_t grain(const Walk& walk, int64_t edges) {
+  return std::max<int64_t>(1, kEdgesPerTask * walk.nodes / std::max<int64_t>(edges, 1));
 }
 
-}  // namespace
-
-void check_paths(const std::vector<ConvPath>& paths, const ConvShape& shape) {
-  const auto inside = [](int offset, int size, int dim) { return offset >= 0 && size >= 0 && offset + size <= dim; };
-  for (const ConvPath& p : paths) {
-    const bool degrees = p.l1 >= 0 && p.l1 <= kMaxL && p.l2 >= 0 && p.l2 <= kMaxL && p.l3 >= std::abs(p.l1 - p.l2) &&
-                         p.l3 <= std::min(kMaxL, p.l1 + p.l2);
-    const bool fits = inside(p.x, p.mul * (2 * p.l1 + 1), shape.dim_x) && inside(p.y, 2 * p.l2 + 1, shape.dim_y) &&
-                      inside(p.w, p.mul, shape.dim_w) && inside(p.out, p.mul * (2 * p.l3 + 1), shape.dim_out);
-    if (!degrees || !fits)
-      throw std::runtime_error("conv: path (" + std::to_string(p.l1) + ", " + std::to_string(p.l2) + ", " +
-                                  std::to_string(p.l3) + ") does not fit the rows given");
-  }
-  std::vector<Block> x, w, out;
-  for (const ConvPath& p : paths) {
-    x.push_back({p.x, p.mul * (2 * p.l1 + 1), p.l1});
-    w.push_back({p.w, p.mul, 0});
-    out.push_back({p.out, p.mul * (2 * p.l3 + 1), p.l3});
-  }
-  if (!apart(x, true) || !apart(w, false) || !apart(out, true))
-    throw std::runtime_error("conv: paths overlap; each needs weights of its own, and irreps that do not cross");
-}
-
+// out [walk.nodes, dim] from rows of nodes in `layout_in`, and y and w: conv and, with paths transposed, its adjoint.
 template <class T>
-void conv(const ConvGraph& graph, const ConvShape& shape, const std::vector<ConvPath>& paths, const T* x, const T* y,
-          const T* w, T* out, const ParallelFor& parallel) {
-  const ConvKernels<T>& kernels = conv_kernels<T>();
-  Layout layout_x(kernels.lanes), layout_out(kernels.lanes);
-  const auto steps = plan(paths, kernels.gather, layout_x, layout_out);
-  const Scratch<T> x_last = nodes_channels_last(kernels, layout_x, shape.nodes_x, shape.dim_x, x, parallel);
-
-  parallel(graph.nodes, grain(graph), [&](int64_t begin, int64_t end) {
-    Tiles<T> tiles(graph, shape, layout_x, x_last.get(), y, w, kernels.lanes);
+void gather(const Walk& walk, int64_t edges, const int64_t* in_of_edge, const Plan<T>& plan,
+            const std::vector<Step<typename ConvKernels<T>::Gather>>& steps, const Operands<T>& at,
+            const Operands<T>* tangent, const Layout& layout_out, int dim_y, T* out, const ParallelFor& parallel) {
+  parallel(walk.nodes, grain(walk, edges), [&](int64_t begin, int64_t end) {
+    Tiles<T> tiles(walk, in_of_edge, at, tangent, dim_y, plan.kernels.lanes, plan.scratch);
     Scratch<T> sums(layout_out.width());
     for (int64_t i = begin; i < end; ++i) {
       std::fill_n(sums.get(), layout_out.width(), T(0));
       tiles.for_each(i, [&](const Tile<T>& tile, const int64_t*) {
         const GatherTile<T> gather{tile, sums.get()};
-        for (const auto& step : steps) step.run(gather, step.args);
+        for (const auto& step : steps) step.run[tangent != nullptr](gather, step.args);
       });
-      layout_out.to_row(kernels, sums.get(), out + i * shape.dim_out, shape.dim_out);
+      layout_out.to_row(plan.kernels, sums.get(), out + i * layout_out.dim());
     }
   });
 }
 
+// Rows by edge as the kernels take them: those given or, where null, the zeros that all edges share.
 template <class T>
-void conv_edge_grad(const ConvGraph& graph, const ConvShape& shape, const std::vector<ConvPath>& paths, const T* x,
-                    const T* g, const T* y, const T* w, T* dy, T* dw, const ParallelFor& parallel) {
-  const ConvKernels<T>& kernels = conv_kernels<T>();
-  Layout layout_x(kernels.lanes), layout_out(kernels.lanes);
-  const auto steps = plan(paths, kernels.edge, layout_x, layout_out);
-  int weights_covered = 0;
-  for (const ConvPath& p : paths) weights_covered += p.mul;
-  const Scratch<T> x_last = nodes_channels_last(kernels, layout_x, shape.nodes_x, shape.dim_x, x, parallel);
+Rows<T> edge_rows(const T* rows, int dim, const Scratch<T>& zero) {
+  return rows ? Rows<T>{rows, dim} : Rows<T>{zero.get(), 0};
+}
 
-  parallel(graph.nodes, grain(graph), [&](int64_t begin, int64_t end) {
-    const int64_t partial_row = int64_t(shape.dim_y) * kernels.lanes;
-    Tiles<T> tiles(graph, shape, layout_x, x_last.get(), y, w, kernels.lanes);
-    Scratch<T> g_last(layout_out.width()), partial(partial_row * kernels.lanes);
-    std::vector<T*> dw_rows(kernels.lanes);
+}  // namespace
+
+template <class T>
+void conv(const ConvGraph& graph, const ConvProblem& problem, const ConvPoint<T>& at, const ConvTangent<T>& along, T* out,
+          const ParallelFor& parallel) {
+  const Plan<T>& plan = Plan<T>::of(problem);
+  const int64_t nodes_x = graph.by_sender.nodes;
+  const NodeRows<T> x(plan.kernels, plan.x, nodes_x, at.x, parallel);
+  const Operands<T> point{x.rows(), {at.y, problem.dim_y}, {at.w, problem.dim_w}};
+  const auto run = [&](const Operands<T>* tangent) {
+    gather(graph.by_receiver, graph.edges, graph.sender, plan, plan.forward, point, tangent, plan.out, problem.dim_y, out,
+           parallel);
+  };
+  if (along.none()) return run(nullptr);
+  const Scratch<T> zero = zeros<T>(std::max(problem.dim_y, problem.dim_w));
+  const NodeRows<T> dx(plan.kernels, plan.x, nodes_x, along.x, parallel);
+  const Operands<T> tangent{dx.rows(), edge_rows(along.y, problem.dim_y, zero), edge_rows(along.w, problem.dim_w, zero)};
+  run(&tangent);
+}
+
+template <class T>
+void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const ConvPoint<T>& at, const ConvTangent<T>& along,
+                   const T* g, const ConvGradient<T>& to, const ParallelFor& parallel) {
+  const Plan<T>& plan = Plan<T>::of(problem);
+  const int dim_y = problem.dim_y, dim_w = problem.dim_w, lanes = plan.kernels.lanes;
+  const Scratch<T> zero = zeros<T>(std::max(dim_y, dim_w));
+  const Rows<T> y{at.y, dim_y}, w{at.w, dim_w};
+  const Rows<T> dy = edge_rows(along.y, dim_y, zero), dw = edge_rows(along.w, dim_w, zero);
+  const NodeRows<T> g_rows(plan.kernels, plan.out, graph.by_receiver.nodes, g, parallel);
+  const bool has_tangent = !along.none();
+  if (!to.y && !to.w) {  // x alone: conv with transposed paths; a tangent of x does not matter to it
+    const NodeRows<T> no_tangent(plan.kernels, plan.out, 1, static_cast<const T*>(nullptr), parallel);
+    const Operands<T> point{g_rows.rows(), y, w}, tangent{no_tangent.rows(), dy, dw};
+    return gather(graph.by_sender, graph.edges, graph.receiver, plan, plan.back, point, has_tangent ? &tangent : nullptr,
+                  plan.x, dim_y, to.x, parallel);
+  }
+  const NodeRows<T> x(plan.kernels, plan.x, graph.by_sender.nodes, at.x, parallel);
+  const NodeRows<T> dx(plan.kernels, plan.x, graph.by_sender.nodes, along.x, parallel);
+  const Operands<T> point{x.rows(), y, w}, tangent{dx.rows(), dy, dw};
+  // by sender, so that the gradient of x is a sum in one place; by receiver where nobody asks for it, which as a rule
+  // is the order of w in memory
+  const Walk& walk = to.x ? graph.by_sender : graph.by_receiver;
+  const bool stream_w = to.w && plan.whole_lines && reinterpret_cast<uintptr_t>(to.w) % kCacheLine == 0 &&
+                        graph.edges * dim_w * int64_t(sizeof(T)) >= kStreamBytes;
+  parallel(walk.nodes, grain(walk, graph.edges), [&](int64_t begin, int64_t end) {
+    const int64_t partial_row = int64_t(dim_y) * lanes;
+    Tiles<T> tiles(walk, graph.sender, point, has_tangent ? &tangent : nullptr, dim_y, lanes, plan.scratch);
+    Scratch<T> x_sums(plan.x.width()), y_partial(partial_row * kMaxTile), unwanted(dim_w);
+    const T* g_of_edge[kMaxTile];
+    T* w_rows[kMaxTile];
     for (int64_t i = begin; i < end; ++i) {
-      layout_out.to_channels_last(kernels, g + i * shape.dim_out, g_last.get());
+      std::fill_n(x_sums.get(), plan.x.width(), T(0));
       tiles.for_each(i, [&](const Tile<T>& tile, const int64_t* edges) {
-        std::fill_n(partial.get(), partial_row * tile.edges, T(0));
+        std::fill_n(y_partial.get(), partial_row * tile.edges, T(0));
         for (int e = 0; e < tile.edges; ++e) {
-          dw_rows[e] = dw + edges[e] * shape.dim_w;
-          if (weights_covered < shape.dim_w) std::fill_n(dw_rows[e], shape.dim_w, T(0));
+          g_of_edge[e] = g_rows.rows()[graph.receiver[edges[e]]];
+          w_rows[e] = to.w ? to.w + edges[e] * dim_w : unwanted.get();
+          if (!problem.covers_w) std::fill_n(w_rows[e], dim_w, T(0));
         }
-        const EdgeTile<T> edge{tile, g_last.get(), dw_rows.data(), partial.get(), shape.dim_y};
-        for (const auto& step : steps) step.run(edge, step.args);
-        for (int e = 0; e < tile.edges; ++e)
-          kernels.sum_dy(partial.get() + e * partial_row, dy + edges[e] * shape.dim_y, shape.dim_y);
+        const GradientTile<T> gradient{tile, g_of_edge, to.x ? x_sums.get() : nullptr, y_partial.get(), w_rows, dim_y,
+                                       stream_w};
+        for (const auto& step : plan.gradient) step.run[has_tangent](gradient, step.args);
+        for (int e = 0; to.y && e < tile.edges; ++e)
+          plan.kernels.sum_dy(y_partial.get() + e * partial_row, to.y + edges[e] * dim_y, dim_y);
       });
+      if (to.x) plan.x.to_row(plan.kernels, x_sums.get(), to.x + i * problem.dim_x);
     }
+    plan.kernels.end_stream();
   });
 }
 
 #define NF_INSTANTIATE(T)                                                                                             \
-  template void conv<T>(const ConvGraph&, const ConvShape&, const std::vector<ConvPath>&, const T*, const T*,         \
-                        const T*, T*, const ParallelFor&);                                                            \
-  template void conv_edge_grad<T>(const ConvGraph&, const ConvShape&, const std::vector<ConvPath>&, const T*,         \
-                                  const T*, const T*, const T*, T*, T*, const ParallelFor&);
+  template void conv<T>(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, T*,         \
+                        const ParallelFor&);                                                                          \
+  template void conv_gradient<T>(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&,    \
+                                 const T*, const ConvGradient<T>&, const ParallelFor&);
 NF_INSTANTIATE(float)
 NF_INSTANTIATE(double)
 

@@ -1,42 +1,50 @@
-// Convolution over a graph and its gradient with respect to the edges, on plain pointers.
+// Convolution over a graph and its derivatives, on plain pointers.
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <vector>
+
+#include "cpu/conv/problem.h"
+#include "cpu/parallel.h"
 
 namespace nf {
 
-// parallel_for(n, grain, body): body(begin, end) over disjoint ranges, on the caller's thread pool.
-using ParallelFor = std::function<void(int64_t, int64_t, const std::function<void(int64_t, int64_t)>&)>;
-
-struct ConvPath {
-  int l1, l2, l3, mul, x, y, w, out;
-  double coefficient;
+// The edges of one end of the graph: node i has order[ptr[i]] … order[ptr[i + 1] - 1].
+struct Walk {
+  int64_t nodes;
+  const int64_t *ptr, *order;
 };
 
-// Edges of node i are order[ptr[i]] … order[ptr[i + 1] - 1]; each comes from node `from[edge]`.
 struct ConvGraph {
-  int64_t nodes, edges;
-  const int64_t *from, *ptr, *order;
+  int64_t edges;
+  const int64_t *receiver, *sender;  // the two ends of each edge
+  Walk by_receiver, by_sender;
 };
 
-struct ConvShape {
-  int64_t nodes_x;
-  int dim_x, dim_y, dim_w, dim_out;
+// What conv is linear in: x [nodes, dim_x], y [edges, dim_y], w [edges, dim_w].
+template <class T>
+struct ConvPoint {
+  const T *x, *y, *w;
 };
 
-// Every path inside its rows, none across another, degrees within the tables; throws std::runtime_error otherwise.
-void check_paths(const std::vector<ConvPath>& paths, const ConvShape& shape);
-
-// out [nodes, dim_out] from x [nodes_x, dim_x], y [edges, dim_y], w [edges, dim_w]
+// A direction to differentiate in; what is null stays fixed.
 template <class T>
-void conv(const ConvGraph&, const ConvShape&, const std::vector<ConvPath>&, const T* x, const T* y, const T* w, T* out,
-          const ParallelFor&);
+struct ConvTangent : ConvPoint<T> {
+  bool none() const { return !this->x && !this->y && !this->w; }
+};
 
-// dy [edges, dim_y], dw [edges, dim_w] from x, g [nodes, dim_out], y, w
+// Where the gradients go, shapes as in ConvPoint; null: not wanted. (Those of y and w share most of their work.)
 template <class T>
-void conv_edge_grad(const ConvGraph&, const ConvShape&, const std::vector<ConvPath>&, const T* x, const T* g,
-                    const T* y, const T* w, T* dy, T* dw, const ParallelFor&);
+struct ConvGradient {
+  T *x, *y, *w;
+};
+
+// out [nodes, dim_out]: conv at the point, or with a tangent its derivative in that direction.
+template <class T>
+void conv(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, T* out, const ParallelFor&);
+
+// The gradient of Σ g·conv for g [nodes, dim_out], or with a tangent the gradient's derivative in that direction.
+template <class T>
+void conv_gradient(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, const T* g,
+                   const ConvGradient<T>&, const ParallelFor&);
 
 }  // namespace nf
