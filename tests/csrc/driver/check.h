@@ -99,6 +99,8 @@ class Results {
 
 // One a file: every problem of an operator, in single and double precision.
 template <class T>
+Results convolution(const ParallelFor&);
+template <class T>
 Results product(const ParallelFor&);
 template <class T>
 Results segments(const ParallelFor&);

@@ -85,6 +85,7 @@ int main() {
   const auto both = [&](const char* name, auto* in_float, auto* in_double) {
     failures += run<float>(name, in_float, isas) + run<double>(name, in_double, isas);
   };
+  both("conv", convolution<float>, convolution<double>);
   both("tensor_product", product<float>, product<double>);
   both("segment_sum", segments<float>, segments<double>);
   return failures ? 1 : 0;
