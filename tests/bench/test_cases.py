@@ -10,7 +10,7 @@ from bench.problems import CASES, CONV, HARMONICS, MODULES
 from bench.run import calls_of, compare
 
 SMALL = {
-    **{case.name: replace(case, edges=20, neighbours=5) for case in CONV if "l5" not in case.name},
+    **{case.name: replace(case, edges=20, neighbours=5) for case in CONV},
     **{case.name: replace(case, rows=5) for case in MODULES},
     **{case.name: replace(case, edges=7) for case in HARMONICS},
 }

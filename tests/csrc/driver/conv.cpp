@@ -33,6 +33,24 @@ std::string problem(int mul) {
   return widths.str() + paths.str();
 }
 
+// Each of the kernels made for its degrees, on channels that fill no vector.
+std::string every_compiled_path() {
+  constexpr int kMul = 3;
+  std::ostringstream paths;
+  int w = 0, out = 0;
+  for (int l1 = 0; l1 <= kMaxL; ++l1)
+    for (int l2 = 0; l2 <= kMaxL; ++l2)
+      for (int l3 = std::abs(l1 - l2); l3 <= std::min(l1 + l2, kMaxL); ++l3) {
+        for (int field : {l1, l2, l3, kMul, kMul * l1 * l1, l2 * l2, w, 1, out}) paths << ' ' << field;
+        paths << " 0.75";
+        w += kMul, out += kMul * (2 * l3 + 1);
+      }
+  constexpr int kDegrees = (kMaxL + 1) * (kMaxL + 1);
+  std::ostringstream widths;
+  widths << kMul * kDegrees << ' ' << kDegrees << ' ' << w << ' ' << out;
+  return widths.str() + paths.str();
+}
+
 template <class T>
 void one(const ConvProblem& problem, const EdgeList& edges, const ParallelFor& parallel, Results& results) {
   const int64_t count = int64_t(edges.receiver.size()), nodes = edges.nodes;
@@ -65,8 +83,8 @@ void one(const ConvProblem& problem, const EdgeList& edges, const ParallelFor& p
 template <class T>
 Results convolution(const ParallelFor& parallel) {
   Results results;
-  for (int mul : {1, 5, 16, 33})
-    for (const EdgeList& edges : awkward_graphs()) one<T>(ConvProblem::of(problem(mul)), edges, parallel, results);
+  for (const std::string& text : {problem(1), problem(5), problem(16), problem(33), every_compiled_path()})
+    for (const EdgeList& edges : awkward_graphs()) one<T>(ConvProblem::of(text), edges, parallel, results);
   return results;
 }
 
