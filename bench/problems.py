@@ -18,8 +18,10 @@ from e3nn import o3
 from nequip_fast.ops import ConvProblem, Graph
 
 _LOCALITY = 200  # senders of a node lie within this many node numbers
-_EDGES, _FEWER_EDGES = 10_000, 2_000
-_WIDEST = 6_000  # in float64 e3nn holds messages of 0.5 GB here, and ten times that for second derivatives
+# Edges a convolution whose messages are up to so wide gets. In float64 e3nn holds messages of 0.5 GB at the end of the
+# first two lines, and ten times that for second derivatives.
+_EDGES = {6_000: 10_000, 20_000: 2_000, 10**9: 500}
+_ROWS, _FEWER_ROWS = 10_000, 2_000
 
 
 def _random(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[torch.Tensor]:
@@ -171,10 +173,11 @@ def _layer(
 ) -> ConvCase:
     """A layer whose output keeps the irreps of its input, or those of ``out``; as many edges as e3nn has memory for."""
     harmonics = _natural([1] * (l_max + 1), parity)
-    case = ConvCase(f"conv-{name}", about, irreps, harmonics, out or irreps, edges or _EDGES, 8 if edges else 50)
-    if case.problem().dim_out > _WIDEST:
-        return replace(case, about=f"{about}; {_FEWER_EDGES:,} edges", edges=_FEWER_EDGES)
-    return case
+    case = ConvCase(f"conv-{name}", about, irreps, harmonics, out or irreps, edges or 1, 8 if edges else 50)
+    if edges:
+        return case
+    fitting = next(count for width, count in _EDGES.items() if case.problem().dim_out <= width)
+    return replace(case, about=f"{about}; {fitting:,} edges", edges=fitting)
 
 
 _PRESETS = {"S": [128, 64], "M": [128, 64, 32], "L": [128, 64, 32, 32], "XL": [320, 96, 64, 32, 32]}
@@ -204,7 +207,7 @@ CONV = [
     _layer("molecule", "32 × l ≤ 2 on a molecule: 400 edges, 8 neighbours", _natural([32] * 3), 2, edges=400),
 ]
 
-HARMONICS = [HarmonicsCase(f"harmonics-l{l}", "10,000 vectors", l, _EDGES) for l in (*range(1, 9), 11)]
+HARMONICS = [HarmonicsCase(f"harmonics-l{l}", f"{_ROWS:,} vectors", l, _ROWS) for l in (*range(1, 9), 11)]
 
 
 def _self_connections() -> list[ModuleCase]:
@@ -234,8 +237,8 @@ def _products() -> list[ModuleCase]:
     many, some, few = (_natural([mul] * 3) for mul in (64, 16, 8))
     diffdock = "10x1o+10x1e+48x0e+48x0o"
     cases = [
-        ("uvu", "preset M without the graph, weights a row", "TensorProduct", uvu, (str(in1), str(in2)), _EDGES),
-        ("uuu", "64 channels, l ≤ 2", "ElementwiseTensorProduct", (many, many), (many, many), _EDGES),
+        ("uvu", "preset M without the graph, weights a row", "TensorProduct", uvu, (str(in1), str(in2)), _ROWS),
+        ("uuu", "64 channels, l ≤ 2", "ElementwiseTensorProduct", (many, many), (many, many), _ROWS),
         ("uvuv", "8 × 8 channels, l ≤ 2", "FullTensorProduct", (few, few), (few, few), 1_000),
         ("square", "16 channels, l ≤ 2, weighted", "TensorSquare", (some, some), (some,), 1_000),
     ]  # fmt: skip
@@ -243,7 +246,7 @@ def _products() -> list[ModuleCase]:
         sh = _natural([1] * (l + 1))
         cases.append(
             (f"diffdock-l{l}", f"DiffDock, l ≤ {l}: uvw, weights a row", "FullyConnectedTensorProduct",
-             (diffdock, sh, diffdock, external), (diffdock, sh), _FEWER_EDGES)
+             (diffdock, sh, diffdock, external), (diffdock, sh), _FEWER_ROWS)
         )  # fmt: skip
     return [
         ModuleCase(f"product-{name}", f"{about}; {rows:,} rows", "product", f"o3.{module}", arguments, inputs, rows)
