@@ -9,8 +9,8 @@ namespace {
 struct Degrees {
   int l1, l2, l3;
 };
-const std::vector<Degrees> kAny = {{0, 0, 0}, {1, 2, 1}, {kMaxL + 1, 1, kMaxL}};  // the last beyond the compiled ones
-const std::vector<Degrees> kScalarY = {{0, 0, 0}, {2, 0, 2}, {kMaxL + 1, 0, kMaxL + 1}};
+const std::vector<Degrees> kAny = {{0, 0, 0}, {1, 1, 1}, {1, 2, 1}, {kMaxL + 1, 1, kMaxL}};  // the last is never compiled
+const std::vector<Degrees> kScalarY = {{0, 0, 0}, {1, 0, 1}, {kMaxL + 1, 0, kMaxL + 1}};
 
 // A path for each choice of degrees, with blocks and weights of its own, one more that adds to the output of the
 // first, and columns that belong to none.
