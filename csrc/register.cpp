@@ -1,5 +1,5 @@
-// Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers (that
-// of tensor_product: cpu/tensor_product/operator.cpp).
+// Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers (for
+// spherical_harmonics and tensor_product: operator.cpp in their folders).
 // LibTorch's stable ABI only: one binary serves torch 2.10 and later, any Python, CPU or CUDA builds of torch.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -14,7 +14,6 @@
 #include "cpu/conv/conv.h"
 #include "cpu/isa.h"
 #include "cpu/segment_sum/segment_sum.h"
-#include "cpu/spherical_harmonics/harmonics.h"
 #include "tensors.h"
 #if defined(NF_CUDA)
 #include "cuda/segment_sum/segment_sum.h"
@@ -25,8 +24,6 @@ extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_inde
 
 namespace nf {
 namespace {
-
-constexpr int64_t kRowsPerTask = 2048;  // rows of a few columns: fewer are not worth waking a thread for
 
 // --- conv ---
 
@@ -154,58 +151,6 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_cpu(Tensor x, Tensor y, Tensor 
                                    receiver_order, sender_ptr, sender_order, paths, want_x, want_y, want_w);
 }
 
-// --- spherical harmonics ---
-
-int degree_of(int64_t dim) {
-  int l_max = 0;
-  while ((l_max + 1) * (l_max + 1) < dim) ++l_max;
-  STD_TORCH_CHECK((l_max + 1) * (l_max + 1) == dim && l_max <= kMaxHarmonicDegree,
-                  "harmonics: rows must have (l + 1)² components with l up to 11, got ", dim);
-  return l_max;
-}
-
-Tensor solid_harmonics_cpu(Tensor vectors, int64_t l_max) {
-  const Tensor r = torch::stable::contiguous(vectors);
-  const int64_t rows = r.size(0);
-  check_rows(r, rows, r.scalar_type(), "solid_harmonics: vectors");
-  STD_TORCH_CHECK(r.size(1) == 3 && l_max >= 0 && l_max <= kMaxHarmonicDegree,
-                  "solid_harmonics: vectors must be [E, 3] and l_max 0 to 11");
-  Tensor y = torch::stable::new_empty(r, {rows, (l_max + 1) * (l_max + 1)});
-  by_dtype(r, "solid_harmonics", [&](auto t) {
-    using T = decltype(t);
-    const T* from = r.const_data_ptr<T>();
-    T* to = y.mutable_data_ptr<T>();
-    parallel(rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      harmonic_kernels<T>().harmonics(HarmonicTables::get(), int(l_max), from, to, begin, end);
-    });
-  });
-  return y;
-}
-
-enum class Contraction { vjp, jvp, pull };
-
-template <Contraction kind>
-Tensor contract_cpu(Tensor first, Tensor second) {
-  const Tensor a = torch::stable::contiguous(first), b = torch::stable::contiguous(second);
-  const int64_t rows = a.size(0), dim = a.size(1);
-  const int l_max = degree_of(dim);
-  check_rows(a, rows, a.scalar_type(), "harmonics: first operand");
-  check_rows(b, rows, a.scalar_type(), "harmonics: second operand");
-  STD_TORCH_CHECK(b.size(1) == (kind == Contraction::vjp ? dim : 3), "harmonics: second operand has the wrong width");
-  Tensor out = torch::stable::new_empty(a, {rows, kind == Contraction::vjp ? 3 : dim});
-  by_dtype(a, "harmonics", [&](auto t) {
-    using T = decltype(t);
-    const HarmonicKernels<T>& kernels = harmonic_kernels<T>();
-    const auto run = kind == Contraction::vjp ? kernels.vjp : kind == Contraction::jvp ? kernels.jvp : kernels.pull;
-    const T *left = a.const_data_ptr<T>(), *right = b.const_data_ptr<T>();
-    T* to = out.mutable_data_ptr<T>();
-    parallel(rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      run(HarmonicTables::get().gradient[l_max], int(dim), left, right, to, begin, end);
-    });
-  });
-  return out;
-}
-
 // --- graphs ---
 
 // (ptr, order): the edges of each node in ascending order, by counting.
@@ -317,10 +262,12 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
           ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");
 #undef NF_TANGENTS
 #undef NF_GRAPH_AND_PATHS
-  lib.def("solid_harmonics(Tensor vectors, int l_max) -> Tensor");
-  lib.def("harmonics_vjp(Tensor y, Tensor g) -> Tensor");
-  lib.def("harmonics_jvp(Tensor y, Tensor c) -> Tensor");
-  lib.def("harmonics_pull(Tensor g, Tensor c) -> Tensor");
+  lib.def("spherical_harmonics(Tensor vectors, int[] degrees, str normalization, bool normalize) -> Tensor");
+  lib.def(
+      "spherical_harmonics_vjp(Tensor vectors, Tensor g, int[] degrees, str normalization, bool normalize) -> Tensor");
+  lib.def(
+      "spherical_harmonics_vjp_grad(Tensor vectors, Tensor g, Tensor c, int[] degrees, str normalization, "
+      "bool normalize) -> (Tensor, Tensor)");
   lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
   lib.def(
       "tensor_product(Tensor x, Tensor y, Tensor w, int[] paths, float[] coefficients, SymInt dim_out) -> Tensor");
@@ -339,10 +286,6 @@ STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CPU, lib) {
   lib.impl("conv_tangent", TORCH_BOX(&nf::conv_tangent_cpu));
   lib.impl("conv_gradient", TORCH_BOX(&nf::conv_gradient_cpu));
   lib.impl("conv_gradient_tangent", TORCH_BOX(&nf::conv_gradient_tangent_cpu));
-  lib.impl("solid_harmonics", TORCH_BOX(&nf::solid_harmonics_cpu));
-  lib.impl("harmonics_vjp", TORCH_BOX(&nf::contract_cpu<nf::Contraction::vjp>));
-  lib.impl("harmonics_jvp", TORCH_BOX(&nf::contract_cpu<nf::Contraction::jvp>));
-  lib.impl("harmonics_pull", TORCH_BOX(&nf::contract_cpu<nf::Contraction::pull>));
   lib.impl("visiting_order", TORCH_BOX(&nf::visiting_order_cpu));
   lib.impl("segment_sum", TORCH_BOX(&nf::segment_sum_cpu));
 }

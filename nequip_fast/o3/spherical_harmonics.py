@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from e3nn import o3
 from torch import Tensor
 
 from nequip_fast.errors import InputError
-from nequip_fast.ops import spherical_harmonics as _all_degrees
-from nequip_fast.ops.spherical_harmonics import MAX_L
-
-_NORMALIZATIONS = ("component", "norm", "integral")
+from nequip_fast.ops.spherical_harmonics import MAX_L, NORMALIZATIONS, evaluate
 
 
 def spherical_harmonics(
@@ -43,8 +38,8 @@ class SphericalHarmonics(torch.nn.Module):
         irreps_in: o3.Irreps | str | None = None,
     ) -> None:
         super().__init__()
-        if normalization not in _NORMALIZATIONS:
-            raise InputError(f"normalization must be one of {', '.join(_NORMALIZATIONS)}, got {normalization!r}")
+        if normalization not in NORMALIZATIONS:
+            raise InputError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
         if isinstance(irreps_out, str):
             irreps_out = o3.Irreps(irreps_out)
         if irreps_in is None:  # as e3nn: an odd degree of even parity is a harmonic of a pseudovector
@@ -73,16 +68,10 @@ class SphericalHarmonics(torch.nn.Module):
         self.normalize, self.normalization = normalize, normalization
         self._lmax = max(self._ls_list)
         self._is_range_lmax = self._ls_list == list(range(self._lmax + 1))
+        self._degrees = tuple(self._ls_list)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., 3] → [..., irreps_out.dim]."""
-        y = _all_degrees(x.reshape(-1, 3), self._lmax, self.normalize)
-        if self.normalization != "component" or not self._is_range_lmax:
-            blocks = [y[:, l * l : (l + 1) ** 2] * self._scale(l) for l in self._ls_list]
-            y = torch.cat(blocks, dim=-1)
-        return y.reshape(*x.shape[:-1], y.shape[-1])
-
-    def _scale(self, l: int) -> float:
-        if self.normalization == "component":
-            return 1.0
-        return 1 / math.sqrt(4 * math.pi) if self.normalization == "integral" else 1 / math.sqrt(2 * l + 1)
+        if x.dim() == 0 or x.shape[-1] != 3:
+            raise InputError(f"SphericalHarmonics: x must be [..., 3], got {list(x.shape)}")
+        return evaluate(x, self._degrees, self.normalization, self.normalize)

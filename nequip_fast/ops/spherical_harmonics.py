@@ -1,62 +1,84 @@
 """``spherical_harmonics``: real spherical harmonics in e3nn's conventions, to l = 11.
 
-Conventions: y is the polar axis, components ordered m = −l … l, ``component`` normalisation
-(Σ_m Y_lm² = 2l + 1 on the unit sphere), no Condon-Shortley phase; so Y_1 = √3 (x, y, z).
+y is the polar axis, components are ordered m = −l … l, and there is no Condon-Shortley phase; so in ``component``
+normalisation (Σ_m Y_lm² = 2l + 1 on the unit sphere) Y_1 = √3 (x, y, z).
 
-The kernels compute *solid* harmonics r^l Y_lm, polynomials whose gradient is a sparse constant matrix
-times the harmonics of degree l − 1: ∂_a Y_k = Σ_j D[a, k, j] Y_j. All derivatives, of any order, are
-therefore built from the harmonics and three contractions of D:
+The kernels recompute what they need from the vectors, so that nothing but them is kept for the derivatives:
 
-    harmonics_vjp(Y, g)_a = Σ_kj D[a,k,j] g_k Y_j      harmonics_jvp(Y, c)_k = Σ_aj D[a,k,j] c_a Y_j
-    harmonics_pull(g, c)_j = Σ_ak D[a,k,j] g_k c_a
+    spherical_harmonics_vjp(r, g) = Σ_k g_k ∂Y_k/∂r,    spherical_harmonics_vjp_grad(r, g, c) = ∂(c · vjp)/∂(r, g)
 
-Formulas: recurrences of the associated Legendre polynomials; gradients from the ladder operators of
-solid harmonics, (∂x − i∂y) S_l^m = (l+m)(l+m−1) S_{l−1}^{m−1}, (∂x + i∂y) S_l^m = −S_{l−1}^{m+1},
-∂z S_l^m = (l+m) S_{l−1}^m (e.g. Varshalovich, Quantum Theory of Angular Momentum, §5.8).
+with the division by |r| and the normalisation inside. Derivatives of the last one, of third order in all, are those
+of the definition in plain torch.
+
+Formulas: recurrences of the associated Legendre polynomials P_l^m(z, r²); gradients from the ladder operators of solid
+harmonics, ∂z P_l^m = (l+m) P_{l−1}^m (r² not held) and ∂x P_l^m = −x P_{l−1}^{m+1} (e.g. Varshalovich, Quantum Theory
+of Angular Momentum, §5.8).
 """
 
 from __future__ import annotations
 
-from math import factorial, sqrt
+from collections.abc import Sequence
+from math import factorial, pi, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nequip_fast.errors import InputError
+from nequip_fast.errors import InputError, nearest
 from nequip_fast.ops import backend
+from nequip_fast.ops.registration import compiled_operator, third_derivatives
 
 MAX_L = 11
+NORMALIZATIONS = ("component", "norm", "integral")
 
 
-def spherical_harmonics(vectors: Tensor, l_max: int, normalize: bool = True) -> Tensor:
-    """Y_lm of each vector for l = 0 … l_max, ``component`` normalisation, differentiable to any order.
+def spherical_harmonics(
+    vectors: Tensor, degrees: int | Sequence[int], normalize: bool = True, normalization: str = "component"
+) -> Tensor:
+    """Y_lm of each vector, differentiable to any order.
 
     Args:
-        vectors: [E, 3].
-        l_max: highest degree, 0 to 11.
+        vectors: [..., 3].
+        degrees: the degrees l, 0 to 11, in the order of the output and with repeats as given; a number means all
+            from 0 to it.
         normalize: take the direction of each vector only (a zero vector stays zero: Y_l>0 = 0);
             without it, degree l grows as |r|^l.
+        normalization: ``component`` Σ_m Y_lm² = 2l + 1, ``norm`` Σ_m Y_lm² = 1, ``integral`` ∫ Y_lm² = 1
+            (sum and integral over the unit sphere).
 
     Returns:
-        [E, (l_max + 1)²], same dtype as ``vectors``.
+        [..., Σ (2l + 1)], same dtype as ``vectors``.
 
     Raises:
-        InputError: wrong shape or l_max, or the backend chosen by name cannot serve.
+        InputError: wrong shape, degree or normalisation, or the backend chosen by name cannot serve.
     """
-    if vectors.dim() != 2 or vectors.shape[1] != 3:
-        raise InputError(f"spherical_harmonics: vectors must be [E, 3], got {list(vectors.shape)}")
-    if not 0 <= l_max <= MAX_L:
-        raise InputError(f"spherical_harmonics: l_max must be 0 to {MAX_L}, got {l_max}")
+    ls = tuple(range(degrees + 1)) if isinstance(degrees, int) else tuple(degrees)
+    if vectors.dim() == 0 or vectors.shape[-1] != 3:
+        raise InputError(f"spherical_harmonics: vectors must be [..., 3], got {list(vectors.shape)}")
+    if not ls or min(ls) < 0 or max(ls) > MAX_L:
+        raise InputError(f"spherical_harmonics: degrees must be 0 to {MAX_L}, got {degrees}")
+    if normalization not in NORMALIZATIONS:
+        raise InputError(
+            f"spherical_harmonics: normalization must be one of {', '.join(NORMALIZATIONS)}, "
+            f"got {normalization!r}{nearest(normalization, NORMALIZATIONS)}"
+        )
+    return evaluate(vectors, ls, normalization, normalize)
+
+
+def evaluate(vectors: Tensor, degrees: tuple[int, ...], normalization: str, normalize: bool) -> Tensor:
+    """:func:`spherical_harmonics` of arguments known to be right."""
+    if backend.choose("spherical_harmonics", vectors) == "reference":
+        return spherical_harmonics_reference(vectors, degrees, normalization, normalize)
+    return _harmonics(vectors, degrees, normalization, normalize)
+
+
+def spherical_harmonics_reference(
+    vectors: Tensor, degrees: Sequence[int], normalization: str = "component", normalize: bool = True
+) -> Tensor:
+    """The definition in plain torch: Legendre recurrence times cos mφ and sin mφ."""
     if normalize:
         vectors = torch.nn.functional.normalize(vectors, dim=-1)
-    if backend.choose("spherical_harmonics", vectors) == "reference":
-        return spherical_harmonics_reference(vectors, l_max)
-    return torch.ops.nequip_fast.solid_harmonics(vectors, l_max)
-
-
-def spherical_harmonics_reference(vectors: Tensor, l_max: int) -> Tensor:
-    """Solid harmonics r^l Y_lm in plain torch: Legendre recurrence times cos mφ and sin mφ."""
+    l_max = max(degrees)
     y, z, x = vectors.unbind(-1)  # e3nn's (x, y, z) with y polar, renamed so that z is polar below
     r2 = (vectors * vectors).sum(-1)
     cos, sin = [torch.ones_like(x)], [torch.zeros_like(x)]
@@ -70,8 +92,8 @@ def spherical_harmonics_reference(vectors: Tensor, l_max: int) -> Tensor:
             below = (l + m - 1) * r2 * legendre[l - 2, m] if l > m + 1 else 0.0
             legendre[l, m] = ((2 * l - 1) * z * legendre[l - 1, m] - below) / (l - m)
     columns = [
-        _norm(l, abs(m)) * legendre[l, abs(m)] * (sin[-m] if m < 0 else cos[m])
-        for l in range(l_max + 1)
+        _norm(l, abs(m)) * _scale(l, normalization) * legendre[l, abs(m)] * (sin[-m] if m < 0 else cos[m])
+        for l in degrees
         for m in range(-l, l + 1)
     ]
     return torch.stack(columns, -1)
@@ -81,58 +103,46 @@ def _norm(l: int, m: int) -> float:
     return sqrt((2 * l + 1) * (2 if m else 1) * factorial(l - m) / factorial(l + m))
 
 
-# --- the compiled operators ---
+def _scale(l: int, normalization: str) -> float:
+    return {"component": 1.0, "norm": 1 / sqrt(2 * l + 1), "integral": 1 / sqrt(4 * pi)}[normalization]
 
 
-def _harmonics_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(output)
+# --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/spherical_harmonics the kernels ---
 
 
-def _harmonics_backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-    (y,) = ctx.saved_tensors
-    return torch.ops.nequip_fast.harmonics_vjp(y, g), None
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, degrees, normalization, normalize = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.problem = degrees, normalization, normalize
 
 
-def _pair_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    return _vjp(*ctx.saved_tensors, g, *ctx.problem), None, None, None
 
 
-def _vjp_backward(ctx: Any, c: Tensor) -> tuple[Tensor, Tensor]:
-    y, g = ctx.saved_tensors
-    return torch.ops.nequip_fast.harmonics_pull(g, c), torch.ops.nequip_fast.harmonics_jvp(y, c)
+def _vjp_backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
+    return *_vjp_grad(*ctx.saved_tensors, c, *ctx.problem), None, None, None
 
 
-def _jvp_backward(ctx: Any, k: Tensor) -> tuple[Tensor, Tensor]:
-    y, c = ctx.saved_tensors
-    return torch.ops.nequip_fast.harmonics_pull(k, c), torch.ops.nequip_fast.harmonics_vjp(y, k)
-
-
-def _pull_backward(ctx: Any, q: Tensor) -> tuple[Tensor, Tensor]:
-    g, c = ctx.saved_tensors
-    return torch.ops.nequip_fast.harmonics_jvp(q, c), torch.ops.nequip_fast.harmonics_vjp(q, g)
-
-
-if backend.compiled("solid_harmonics"):
-
-    @torch.library.register_fake("nequip_fast::solid_harmonics")
-    def _(vectors, l_max):
-        return vectors.new_empty(vectors.shape[0], (l_max + 1) ** 2)
-
-    @torch.library.register_fake("nequip_fast::harmonics_vjp")
-    def _(y, g):
-        return y.new_empty(y.shape[0], 3)
-
-    @torch.library.register_fake("nequip_fast::harmonics_jvp")
-    def _(y, c):
-        return y.new_empty(y.shape)
-
-    @torch.library.register_fake("nequip_fast::harmonics_pull")
-    def _(g, c):
-        return g.new_empty(g.shape)
-
-    torch.library.register_autograd(
-        "nequip_fast::solid_harmonics", _harmonics_backward, setup_context=_harmonics_setup
+def _vjp_grad_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+    gradients = third_derivatives(
+        lambda r: spherical_harmonics_reference(r, *ctx.problem), ctx.saved_tensors, cotangents
     )  # fmt: skip
-    torch.library.register_autograd("nequip_fast::harmonics_vjp", _vjp_backward, setup_context=_pair_setup)
-    torch.library.register_autograd("nequip_fast::harmonics_jvp", _jvp_backward, setup_context=_pair_setup)
-    torch.library.register_autograd("nequip_fast::harmonics_pull", _pull_backward, setup_context=_pair_setup)
+    return *gradients, None, None, None
+
+
+def _fake(vectors: Tensor, degrees: Sequence[int], *_: Any) -> Tensor:
+    return vectors.new_empty(*vectors.shape[:-1], sum(2 * l + 1 for l in degrees))
+
+
+def _fake_vjp(vectors: Tensor, *_: Any) -> Tensor:
+    return vectors.new_empty(vectors.shape)
+
+
+def _fake_vjp_grad(vectors: Tensor, g: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return vectors.new_empty(vectors.shape), g.new_empty(g.shape)
+
+
+_harmonics = compiled_operator("spherical_harmonics", _fake, _setup, _backward)
+_vjp = compiled_operator("spherical_harmonics_vjp", _fake_vjp, _setup, _vjp_backward)
+_vjp_grad = compiled_operator("spherical_harmonics_vjp_grad", _fake_vjp_grad, _setup, _vjp_grad_backward)

@@ -1,44 +1,36 @@
-// Solid harmonics r^l Y_lm (e3nn's conventions, y polar, component normalisation) and their gradient tensor D:
-// d/dr_a Y_k = sum_j D[a, k, j] Y_j. Formulas: nequip_fast/ops/spherical_harmonics.py.
+// Real spherical harmonics in e3nn's conventions (y polar) and their first two derivatives.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "cpu/isa.h"
+#include "cpu/spherical_harmonics/tables.h"
 
 namespace nf {
 
-inline constexpr int kMaxHarmonicDegree = 11;
+enum class HarmonicScale { component, norm, integral };  // |Y_l|² = 2l + 1; |Y_l| = 1; ∫ Y_lm² = 1
 
-struct GradientTerm {
-  int a, k, j;
-  double value;
+struct HarmonicProblem {
+  int l_max;
+  bool normalize;                            // of the direction alone, not of the vector
+  std::vector<int> columns;                  // column of the output -> l² + l + m
+  bool in_order;                             // the columns are 0, 1, 2 …
+  double scale[kMaxHarmonicDegree + 1];      // of each degree, over component normalisation
+
+  HarmonicProblem(const std::vector<int64_t>& degrees, HarmonicScale scale, bool normalize);
+  int dim() const { return int(columns.size()); }
 };
 
-// Constants of the recurrences up to kMaxHarmonicDegree, computed once.
-struct HarmonicTables {
-  static constexpr int kSize = kMaxHarmonicDegree + 1;
-  // P_l^m = up[l][m] · (z P_{l-1}^m − down[l][m] · r² P_{l-2}^m), P_m^m = diagonal[m] · P_{m-1}^{m-1}
-  double up[kSize][kSize], down[kSize][kSize], diagonal[kSize];
-  std::vector<GradientTerm> gradient[kSize];  // all terms of degrees ≤ l
-
-  static const HarmonicTables& get();
-
- private:
-  HarmonicTables();
-};
-
-// Kernels over rows begin … end − 1; dim = (l_max + 1)².
+// Rows begin … end − 1; r and directions have 3 columns, y and g problem.dim().
 template <class T>
 struct HarmonicKernels {
-  void (*harmonics)(const HarmonicTables&, int l_max, const T* r, T* y, int64_t begin, int64_t end);
-  // out[., 3] = Σ D[a,k,j] g_k y_j
-  void (*vjp)(const std::vector<GradientTerm>&, int dim, const T* y, const T* g, T* out, int64_t begin, int64_t end);
-  // out[., dim] at k = Σ D[a,k,j] c_a y_j
-  void (*jvp)(const std::vector<GradientTerm>&, int dim, const T* y, const T* c, T* out, int64_t begin, int64_t end);
-  // out[., dim] at j = Σ D[a,k,j] g_k c_a
-  void (*pull)(const std::vector<GradientTerm>&, int dim, const T* g, const T* c, T* out, int64_t begin, int64_t end);
+  void (*harmonics)(const HarmonicProblem&, const T* r, T* y, int64_t begin, int64_t end);
+  // dr = Σ_k g_k ∂Y_k/∂r
+  void (*vjp)(const HarmonicProblem&, const T* r, const T* g, T* dr, int64_t begin, int64_t end);
+  // The derivatives of c · vjp(r, g): dr = Σ_k g_k ∂²Y_k/∂r² c, dg_k = c · ∂Y_k/∂r
+  void (*vjp_grad)(const HarmonicProblem&, const T* r, const T* g, const T* c, T* dr, T* dg, int64_t begin,
+                   int64_t end);
 };
 
 NF_KERNEL_TABLE(HarmonicKernels, harmonic_kernels)

@@ -1,0 +1,86 @@
+"""One compiled operator, made known to everything that differentiates or maps: autograd, torch.compile, torch.func."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nequip_fast.ops import backend
+
+
+def compiled_operator(
+    name: str, fake: Callable[..., Any], setup: Callable[..., None], backward: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Register the derivative of ``nequip_fast::name`` and its mapping over one more leading dimension.
+
+    Args:
+        fake: shapes of the results.
+        setup: what is kept for the derivative, ``(ctx, inputs, output)``.
+        backward: the derivative, ``(ctx, *cotangents)``.
+
+    Returns:
+        The operator, its tensors first among the arguments, each [..., d] with the same leading dimensions. It takes
+        the shortest way: torch.func does not know what torch.library registers and gets an autograd function; and
+        where nothing is to be differentiated autograd's layer in Python is passed, which takes 3 µs, as long as a
+        small kernel.
+    """
+    if not backend.compiled(name):
+        return _not_built
+    qualified, operator = f"nequip_fast::{name}", getattr(torch.ops.nequip_fast, name).default
+
+    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+        tensors = [
+            a.expand(info.batch_size, *a.shape) if dim is None else a.movedim(dim, 0)
+            for a, dim in zip(arguments, in_dims, strict=True)
+            if isinstance(a, Tensor)
+        ]
+        result = call(*tensors, *arguments[len(tensors) :])
+        return result, (0,) * len(result) if isinstance(result, tuple) else 0
+
+    torch.library.register_fake(qualified, fake)
+    torch.library.register_autograd(qualified, backward, setup_context=setup)
+    torch.library.register_vmap(qualified, vmap)
+    rules = {"forward": operator.__call__, "setup_context": setup, "backward": backward, "vmap": vmap}
+    function = type(name, (torch.autograd.Function,), {key: staticmethod(rule) for key, rule in rules.items()})
+
+    def call(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return operator(*arguments)
+        if torch._C._are_functorch_transforms_active():
+            return function.apply(*arguments)  # type: ignore[attr-defined]
+        if torch.is_grad_enabled():
+            return operator(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    return call
+
+
+def _not_built(*arguments: Any) -> Any:
+    raise AssertionError("backend.choose lets no call come here")
+
+
+def third_derivatives(
+    definition: Callable[[Tensor], Tensor], tensors: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """The derivative of ``(x, g, c) -> ∂(c · vjp(x, g)) / ∂(x, g)``, vjp that of a function defined in plain torch.
+
+    Args:
+        definition: the function of x.
+        tensors: x, g and c.
+        cotangents: of the two results.
+
+    Returns:
+        Gradients of x, g and c, differentiable.
+    """
+
+    def vjp(x: Tensor, g: Tensor) -> Tensor:
+        return torch.func.vjp(definition, x)[1](g)[0]
+
+    def vjp_grad(x: Tensor, g: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.func.vjp(vjp, x, g)[1](c)
+
+    return torch.func.vjp(vjp_grad, *tensors)[1](tuple(cotangents))
