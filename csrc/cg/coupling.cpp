@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <shared_mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -96,11 +97,16 @@ const Coupling& coupling(int l1, int l2, int l3) {
     throw std::runtime_error("no coupling of degrees (" + std::to_string(l1) + ", " + std::to_string(l2) + ", " +
                              std::to_string(l3) + "): they must obey the triangle rule and sum to " +
                              std::to_string(kMaxSum) + " at most");
-  static std::mutex mutex;
+  static std::shared_mutex mutex;
   static std::map<std::array<int, 3>, Coupling> known;  // a map's elements stay where they are
-  const std::lock_guard lock(mutex);
-  const auto found = known.find({l1, l2, l3});
-  return found != known.end() ? found->second : known.emplace(std::array{l1, l2, l3}, compute(l1, l2, l3)).first->second;
+  const std::array degrees{l1, l2, l3};
+  {
+    const std::shared_lock reading(mutex);
+    if (const auto found = known.find(degrees); found != known.end()) return found->second;
+  }
+  Coupling computed = compute(l1, l2, l3);
+  const std::unique_lock writing(mutex);
+  return known.emplace(degrees, std::move(computed)).first->second;
 }
 
 }  // namespace nf

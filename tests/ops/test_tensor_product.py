@@ -1,18 +1,22 @@
 """The tensor product: against e3nn mode by mode, its derivatives, its edge cases, and its place in torch."""
 
 import time
+from itertools import accumulate
+from math import prod
 
 import numpy as np
 import pytest
 import torch
 import torch.utils._pytree as pytree
 from e3nn import o3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from nequip_fast.errors import InputError
 from nequip_fast.ops import ProductPath, ProductProblem, tensor_product, use_backend
 from nequip_fast.ops.product_paths import MODES
-from nequip_fast.ops.tensor_product import tensor_product_reference
+from nequip_fast.ops.tensor_product import batch_size, tensor_product_reference
 from tests.helpers import TRIPLES, relative_error
 
 MULTIPLICITIES = {  # of x, y and the output in each mode; odd ones, so that no vector is ever full
@@ -106,6 +110,55 @@ def test_shared_rows(mode, weights, degrees, rows, isa):
     assert_equals_oracle(problem, oracle, rows, max(rows))
 
 
+IRREPS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=3)
+
+
+@st.composite
+def problems(draw):
+    """Any paths between any irreps, inputs and outputs shared as often as it comes, weights where there may be some."""
+    blocks = [draw(IRREPS), draw(IRREPS)]
+    starts = [list(accumulate((mul * (2 * l + 1) for mul, l in block), initial=0)) for block in blocks]
+    paths, dim_w, dim_out = [], 0, 0
+    for _ in range(draw(st.integers(0, 4))):
+        i, j = (draw(st.integers(0, len(block) - 1)) for block in blocks)
+        (mul1, l1), (mul2, l2) = blocks[0][i], blocks[1][j]
+        alike = mul1 == mul2
+        mode = draw(st.sampled_from([mode for mode in MODES if alike or mode in ("uvw", "uvu", "uvv", "uvuv")]))
+        weighted = mode in ("uvw", "uuw", "u<vw") or draw(st.booleans())
+        pairs = mul1 * (mul1 - 1) // 2
+        mixed = draw(st.integers(1, 9))
+        mul3 = {"uvu": mul1, "uvv": mul2, "uuu": mul1, "uvuv": mul1 * mul2, "uvu<v": pairs}.get(mode, mixed)
+        l3 = draw(st.integers(abs(l1 - l2), l1 + l2))
+        at = starts[0][i], starts[1][j], dim_w if weighted else -1, dim_out
+        paths.append(ProductPath(mode, l1, l2, l3, mul1, mul2, mul3, *at, draw(st.floats(-2, 2))))
+        dim_w += prod(paths[-1].weight_shape) if weighted else 0
+        if draw(st.booleans()):  # else the next path adds to the columns of this one
+            dim_out += mul3 * (2 * l3 + 1)
+    width = max([dim_out, *(path.out + path.mul3 * (2 * path.l3 + 1) for path in paths)])
+    return ProductProblem(paths, starts[0][-1], starts[1][-1], dim_w, width)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(), batch=st.integers(0, 70), shared=st.tuples(*[st.booleans()] * 3), repeats=st.booleans())
+def test_any_paths(problem, batch, shared, repeats):
+    """Generated paths and batches, all derivatives against the plain-torch definition."""
+    tensors = inputs(problem, [1 if one else batch for one in shared])
+    if repeats and len(tensors[1]):
+        tensors = with_repeats(tensors)
+    cotangent = torch.randn(batch_size(*tensors), problem.dim_out, dtype=torch.float64, requires_grad=True)
+    results = []
+    for name in ("cpu", "reference"):
+        with use_backend(name):
+            # the zero joins operands that no path uses to the graph
+            value = tensor_product(*tensors, problem) + 0 * sum(t.square().sum() for t in tensors)
+            first = torch.autograd.grad(value, tensors, cotangent, create_graph=True)
+            total = sum((g * g.cos()).sum() for g in first)
+            second = torch.autograd.grad(total, [*tensors, cotangent])
+            results.append([value, *first, *second])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("rows", [(0, 0, 0), (0, 1, 0), (1, 0, 1), (0, 0, 1)], ids=str)
 def test_no_samples(rows):
     """An empty batch gives an empty product, and a gradient of zero to what would have been shared."""
@@ -197,7 +250,7 @@ def module(request):
 def with_repeats(tensors):
     """The same with 3 different rows of y, in no order."""
     x, y, w = (t.detach() for t in tensors)
-    return [t.clone().requires_grad_() for t in (x, y[torch.randint(0, 3, (len(y),))], w)]
+    return [t.clone().requires_grad_() for t in (x, y[torch.randint(0, min(len(y), 3), (len(y),))], w)]
 
 
 @pytest.mark.parametrize("repeats", [False, True], ids=["different", "repeated"])

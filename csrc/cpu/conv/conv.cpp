@@ -1,15 +1,13 @@
 #include "cpu/conv/conv.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <map>
-#include <memory>
 #include <mutex>
-#include <new>
 #include <utility>
 
 #include "cpu/conv/kernels.h"
+#include "cpu/scratch.h"
 
 namespace nf {
 namespace {
@@ -18,25 +16,6 @@ constexpr int64_t kEdgesPerTask = 64;  // fewer are not worth waking a thread fo
 constexpr size_t kCacheLine = 64;
 constexpr int64_t kStreamBytes = 4 << 20;  // a gradient of w beyond is written past the caches
 constexpr int kMaxTile = 8;  // edges whose rows of x and w share the first-level cache; measured best of 4, 8, 16
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-// Cache-line aligned scratch; contents undefined.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(int64_t count) {
-    const size_t bytes = (std::max<int64_t>(count, 1) * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine;
-    data_.reset(static_cast<T*>(std::aligned_alloc(kCacheLine, bytes)));
-    if (!data_) throw std::bad_alloc();
-  }
-  T* get() const { return data_.get(); }
-
- private:
-  std::unique_ptr<T, Free> data_;
-};
 
 template <class T>
 Scratch<T> zeros(int64_t count) {

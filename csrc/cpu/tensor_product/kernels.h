@@ -44,7 +44,7 @@ struct MatrixProduct {
   bool add;
 };
 
-// c[i][k] = Σ_j a(i, j) b[j][k] for k < width; all numbers, steps in elements
+// c[i][k] = Σ_j a(i, j) b[j][k] for k < width, all numbers; one of a's steps is 1
 template <class T>
 struct RowMixture {
   int rows, depth, width;

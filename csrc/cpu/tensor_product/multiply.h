@@ -81,13 +81,14 @@ void multiply(const MatrixProduct<T>& p) {
 
 template <class T>
 void mix_rows(const RowMixture<T>& m) {
-  for (int k = 0; k < m.width; k += kLanes<T>)
-    for (int i = 0; i < m.rows; ++i) {
-      Vec<T> sum{};
-      for (int j = 0; j < m.depth; ++j)
-        sum += m.a[i * m.a_row + j * m.a_depth] * load(m.b + j * m.b_depth + k, m.width - k);
-      store(m.c + i * m.c_row + k, sum, m.width - k);
-    }
+  const int whole = m.width / kLanes<T>, k = whole * kLanes<T>, rest = m.width - k;
+  multiply<T>({m.rows, m.depth, whole, m.a, m.a_row, m.a_depth, false, m.b, m.b_depth, m.c, m.c_row, false});
+  for (int i = 0; rest > 0 && i < m.rows; ++i) {
+    Vec<T> sum{};
+    for (int j = 0; j < m.depth; ++j)
+      sum += m.a[i * m.a_row + j * m.a_depth] * load_some(m.b + j * m.b_depth + k, rest);
+    store_some(m.c + i * m.c_row + k, sum, rest);
+  }
 }
 
 template <class T>

@@ -29,6 +29,13 @@ struct ProductProblem {
   std::vector<ProductPath> paths;
   int64_t dim_x, dim_y, dim_w, dim_out;
 
+  // No column of w is without a path.
+  bool all_weights_used() const {
+    int64_t used = 0;
+    for (const ProductPath& p : paths) used += p.weights();
+    return used == dim_w;
+  }
+
   // Throws std::runtime_error unless every path fits its rows and its mode, and has weights of its own.
   void check() const;
 };

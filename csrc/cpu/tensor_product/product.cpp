@@ -108,9 +108,10 @@ void tensor_product_grad(const ProductProblem& problem, const ProductOperands<T>
                          const ProductGradients<T>& grad, const Threads& threads) {
   if (grad.x) std::fill_n(grad.x, in.rows_x == 1 ? problem.dim_x : 0, T(0));
   if (grad.y) std::fill_n(grad.y, in.rows_y == 1 ? problem.dim_y : 0, T(0));
-  if (grad.w) std::fill_n(grad.w, in.rows_w * problem.dim_w, T(0));
-  if (in.batch == 0) return;
   const auto rows = grad.x || grad.w ? repeated_rows(problem, in) : std::nullopt;
+  // with repeated rows each weight's gradient is written once, else it is summed
+  if (grad.w && !(rows && problem.all_weights_used())) std::fill_n(grad.w, in.rows_w * problem.dim_w, T(0));
+  if (in.batch == 0) return;
   if (!rows) return run_gradient(plan(problem, in, threads), g, grad, threads);
 
   const ContractedWeights<T> weights(problem, in, *rows);
