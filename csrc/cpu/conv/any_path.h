@@ -1,5 +1,9 @@
 // The two kernels of path_kernels.h for any path: degrees without compiled tables, weights apart in memory (those of
 // one edge attribute among several), and none at all. The formulas are explained there.
+//
+// Here the matrix B, contracted with the harmonics, is a list of entries by rows: of m3 for gather and m1 for gradient,
+// the component of the result, which so stays in a register while its row is summed up. path.coupling is sorted so;
+// its l1 and m1 are those of the rows, its l3 and m3 of the columns.
 #pragma once
 
 #include "cpu/conv/kernels.h"
@@ -9,20 +13,49 @@ namespace nf::NF_ISA {
 
 inline constexpr int kMaxComponents = 2 * kMaxDegree + 1;
 
-// The weights of channels u, u + 1, …, wherever they stand; `absent` where the path has none.
-template <class T>
-inline Vec<T> load_weights(const T* row, const PathArgs& path, int u, T absent) {
-  if (path.w_stride == 1) return load(row + path.w + u, path.mul - u);
-  Vec<T> v{};
-  for (int i = 0; i < kLanes<T> && u + i < path.mul; ++i)
-    v[i] = path.w_stride ? row[path.w + (u + i) * path.w_stride] : absent;
-  return v;
+// Some vectors of channels next to each other.
+template <class T, int blocks>
+struct Channels {
+  Vec<T> part[blocks];
+
+  static Channels at(const T* p) {
+    Channels c;
+    for (int j = 0; j < blocks; ++j) c.part[j] = load(p + j * kLanes<T>);
+    return c;
+  }
+  void to(T* p) const {
+    for (int j = 0; j < blocks; ++j) store(p + j * kLanes<T>, part[j]);
+  }
+  void add(T factor, const Channels& a) {
+    for (int j = 0; j < blocks; ++j) part[j] += factor * a.part[j];
+  }
+  void add(const Channels& a, const Channels& b) {
+    for (int j = 0; j < blocks; ++j) part[j] += a.part[j] * b.part[j];
+  }
+};
+
+// The weights of channels from u on, wherever they stand; `absent` where the path has none.
+template <class T, int blocks>
+inline Channels<T, blocks> weights(const T* row, const PathArgs& path, int u, T absent) {
+  Channels<T, blocks> w{};
+  for (int j = 0; j < blocks; ++j, u += kLanes<T>) {
+    if (path.w_stride == 1)
+      w.part[j] = load(row + path.w + u, path.mul - u);
+    else
+      for (int i = 0; i < kLanes<T> && u + i < path.mul; ++i)
+        w.part[j][i] = path.w_stride ? row[path.w + (u + i) * path.w_stride] : absent;
+  }
+  return w;
 }
 
-template <class T>
-inline void store_weights(T* row, const PathArgs& path, int u, Vec<T> v) {
-  if (path.w_stride == 1) return store(row + path.w + u, v, path.mul - u);
-  for (int i = 0; path.w_stride && i < kLanes<T> && u + i < path.mul; ++i) row[path.w + (u + i) * path.w_stride] = v[i];
+template <class T, int blocks>
+inline void store_weights(T* row, const PathArgs& path, int u, const Channels<T, blocks>& w) {
+  for (int j = 0; path.w_stride && j < blocks; ++j, u += kLanes<T>) {
+    if (path.w_stride == 1)
+      store(row + path.w + u, w.part[j], path.mul - u);
+    else
+      for (int i = 0; i < kLanes<T> && u + i < path.mul; ++i) row[path.w + (u + i) * path.w_stride] = w.part[j][i];
+  }
 }
 
 // b[entry][edge] = c · Σ_m2 C(m1, m2, m3) y[m2][edge]
@@ -39,94 +72,122 @@ inline void contract_any(T* b, const T* y, const PathArgs& path) {
   }
 }
 
-// The tangent of w·x where there is one, else w·x itself.
-template <class T, bool tangent>
-inline void weighted(const Tile<T>& tile, const PathArgs& path, int e, int u, int stride, Vec<T>* wx, Vec<T>* dwx) {
-  const int n1 = 2 * path.coupling.l1 + 1;
-  const T* x = tile.at.x[e] + path.x + u;
-  const Vec<T> w = load_weights(tile.at.w[e], path, u, T(1));
-  for (int m1 = 0; m1 < n1; ++m1) wx[m1] = w * load(x + m1 * stride);
-  if constexpr (tangent) {
-    const T* dx = tile.tangent.x[e] + path.x + u;
-    const Vec<T> dw = load_weights(tile.tangent.w[e], path, u, T(0));
-    for (int m1 = 0; m1 < n1; ++m1) dwx[m1] = w * load(dx + m1 * stride) + dw * load(x + m1 * stride);
+// to[row] += Σ_columns B[row, column] · from[column], for one edge
+template <class T, int blocks>
+[[gnu::always_inline]] inline void multiply(const CouplingView& matrix, const T* b, const Channels<T, blocks>* from,
+                                            Channels<T, blocks>* to) {
+  for (int k = 0; k < matrix.count;) {
+    const int row = matrix.entries[k].m1;
+    Channels<T, blocks> sum = to[row];
+    for (; k < matrix.count && matrix.entries[k].m1 == row; ++k) sum.add(b[k * kLanes<T>], from[matrix.entries[k].m3]);
+    to[row] = sum;
   }
 }
 
+template <class T, bool tangent, int blocks>
+void gather_channels(const GatherTile<T>& tile, const PathArgs& path, const T* b, const T* db, int stride, int u) {
+  using C = Channels<T, blocks>;
+  const int n1 = 2 * path.coupling.l3 + 1, n3 = 2 * path.coupling.l1 + 1;
+  T* out = tile.out + path.out + u;
+  C wx[kMaxComponents], dwx[kMaxComponents], sum[kMaxComponents];
+  for (int m3 = 0; m3 < n3; ++m3) sum[m3] = C::at(out + m3 * stride);
+  for (int e = 0; e < tile.edges; ++e) {
+    const T* x = tile.at.x[e] + path.x + u;
+    const C w = weights<T, blocks>(tile.at.w[e], path, u, T(1));
+    for (int m1 = 0; m1 < n1; ++m1) {
+      wx[m1] = C{};
+      wx[m1].add(w, C::at(x + m1 * stride));
+    }
+    if constexpr (tangent) {
+      const T* dx = tile.tangent.x[e] + path.x + u;
+      const C dw = weights<T, blocks>(tile.tangent.w[e], path, u, T(0));
+      for (int m1 = 0; m1 < n1; ++m1) {
+        dwx[m1] = C{};
+        dwx[m1].add(w, C::at(dx + m1 * stride));
+        dwx[m1].add(dw, C::at(x + m1 * stride));
+      }
+      multiply(path.coupling, db + e, wx, sum);
+      multiply(path.coupling, b + e, dwx, sum);
+    } else {
+      multiply(path.coupling, b + e, wx, sum);
+    }
+  }
+  for (int m3 = 0; m3 < n3; ++m3) sum[m3].to(out + m3 * stride);
+}
+
+template <class T, bool tangent, int blocks>
+void gradient_channels(const GradientTile<T>& tile, const PathArgs& path, const T* b, const T* db, int stride, int u) {
+  using C = Channels<T, blocks>;
+  const CouplingView& coupling = path.coupling;
+  const int n1 = 2 * coupling.l1 + 1, n3 = 2 * coupling.l3 + 1;
+  const int terms = coupling.count ? coupling.entries[coupling.count - 1].end : 0;
+  const T coefficient = T(path.coefficient);
+  C gs[kMaxComponents], bg[kMaxComponents], dbg[kMaxComponents], to_y[kMaxComponents];
+  for (int e = 0; e < tile.edges; ++e) {
+    const T *x = tile.at.x[e] + path.x + u, *g = tile.g[e] + path.out + u;
+    const C w = weights<T, blocks>(tile.at.w[e], path, u, T(1));
+    for (int m3 = 0; m3 < n3; ++m3) gs[m3] = C::at(g + m3 * stride);
+    for (int m1 = 0; m1 < n1; ++m1) bg[m1] = dbg[m1] = to_y[m1] = C{};
+    multiply(coupling, b + e, gs, bg);
+    const T* dx = x;
+    C to_w{}, dw{};
+    if constexpr (tangent) {
+      multiply(coupling, db + e, gs, dbg);
+      dx = tile.tangent.x[e] + path.x + u;
+      dw = weights<T, blocks>(tile.tangent.w[e], path, u, T(0));
+    }
+    for (int m1 = 0; m1 < n1; ++m1) {
+      const C xs = C::at(x + m1 * stride), dxs = C::at(dx + m1 * stride);
+      C to_x{};
+      if constexpr (tangent) {
+        to_x.add(dw, bg[m1]);
+        to_x.add(w, dbg[m1]);
+        to_w.add(xs, dbg[m1]);
+        to_y[m1].add(dw, xs);
+      } else {
+        to_x.add(w, bg[m1]);
+      }
+      to_w.add(dxs, bg[m1]);
+      to_y[m1].add(w, dxs);
+      if (!tile.dx) continue;
+      T* to = tile.dx + path.x + u + m1 * stride;
+      C sum = C::at(to);
+      sum.add(T(1), to_x);
+      sum.to(to);
+    }
+    store_weights<T, blocks>(tile.dw[e], path, u, to_w);
+    T* const dy = tile.dy + (int64_t(e) * tile.dim_y + path.y) * kLanes<T>;
+    for (int t = 0; t < terms; ++t) {  // all terms in one loop: those of one entry are too few to predict how many
+      const Coupling::Term& term = coupling.terms[t];
+      Vec<T> product{};
+      for (int j = 0; j < blocks; ++j) product += to_y[term.m1].part[j] * gs[term.m3].part[j];
+      T* to = dy + term.m2 * kLanes<T>;
+      store(to, load(to) + T(term.value) * coefficient * product);
+    }
+  }
+}
+
+// The two kernels: B, then all channels, two vectors at a time as long as there are two.
 template <class T, bool tangent>
 void gather_any(const GatherTile<T>& tile, const PathArgs& path) {
-  const CouplingView& coupling = path.coupling;
-  T *const b = tile.scratch, *const db = b + coupling.count * kLanes<T>;
+  T *const b = tile.scratch, *const db = b + path.coupling.count * kLanes<T>;
   contract_any(b, tile.at.y, path);
   if constexpr (tangent) contract_any(db, tile.tangent.y, path);
-  const int stride = padded<T>(path.mul), n3 = 2 * coupling.l3 + 1;
-  Vec<T> wx[kMaxComponents], dwx[kMaxComponents], sum[kMaxComponents];
-  for (int u = 0; u < path.mul; u += kLanes<T>) {
-    T* out = tile.out + path.out + u;
-    for (int m3 = 0; m3 < n3; ++m3) sum[m3] = load(out + m3 * stride);
-    for (int e = 0; e < tile.edges; ++e) {
-      weighted<T, tangent>(tile, path, e, u, stride, wx, dwx);
-      for (int k = 0; k < coupling.count; ++k) {
-        const auto [m1, m3, first, end] = coupling.entries[k];
-        if constexpr (tangent)
-          sum[m3] += b[k * kLanes<T> + e] * dwx[m1] + db[k * kLanes<T> + e] * wx[m1];
-        else
-          sum[m3] += b[k * kLanes<T> + e] * wx[m1];
-      }
-    }
-    for (int m3 = 0; m3 < n3; ++m3) store(out + m3 * stride, sum[m3]);
-  }
+  const int stride = padded<T>(path.mul);
+  int u = 0;
+  for (; u + 2 * kLanes<T> <= stride; u += 2 * kLanes<T>) gather_channels<T, tangent, 2>(tile, path, b, db, stride, u);
+  if (u < stride) gather_channels<T, tangent, 1>(tile, path, b, db, stride, u);
 }
 
 template <class T, bool tangent>
 void gradient_any(const GradientTile<T>& tile, const PathArgs& path) {
-  const CouplingView& coupling = path.coupling;
-  T *const b = tile.scratch, *const db = b + coupling.count * kLanes<T>;
+  T *const b = tile.scratch, *const db = b + path.coupling.count * kLanes<T>;
   contract_any(b, tile.at.y, path);
   if constexpr (tangent) contract_any(db, tile.tangent.y, path);
-  const int stride = padded<T>(path.mul), n1 = 2 * coupling.l1 + 1;
-  Vec<T> wx[kMaxComponents], dwx[kMaxComponents], bg[kMaxComponents], dbg[kMaxComponents];
-  for (int e = 0; e < tile.edges; ++e) {
-    T* const dy = tile.dy + (int64_t(e) * tile.dim_y + path.y) * kLanes<T>;
-    for (int u = 0; u < path.mul; u += kLanes<T>) {
-      const T *x = tile.at.x[e] + path.x + u, *g = tile.g[e] + path.out + u;
-      weighted<T, tangent>(tile, path, e, u, stride, wx, dwx);
-      const Vec<T>* const to_y = tangent ? dwx : wx;
-      for (int m1 = 0; m1 < n1; ++m1) bg[m1] = dbg[m1] = Vec<T>{};
-      for (int k = 0; k < coupling.count; ++k) {
-        const Coupling::Entry& entry = coupling.entries[k];
-        const Vec<T> g_m3 = load(g + entry.m3 * stride);
-        bg[entry.m1] += b[k * kLanes<T> + e] * g_m3;
-        if constexpr (tangent) dbg[entry.m1] += db[k * kLanes<T> + e] * g_m3;
-        const Vec<T> product = to_y[entry.m1] * g_m3 * T(path.coefficient);
-        for (int t = entry.first; t < entry.end; ++t) {
-          T* to = dy + coupling.terms[t].m2 * kLanes<T>;
-          store(to, load(to) + T(coupling.terms[t].value) * product);
-        }
-      }
-      const Vec<T> w = load_weights(tile.at.w[e], path, u, T(1));
-      Vec<T> to_w{}, dw{};
-      const T* dx = nullptr;
-      if constexpr (tangent) {
-        dx = tile.tangent.x[e] + path.x + u;
-        dw = load_weights(tile.tangent.w[e], path, u, T(0));
-      }
-      for (int m1 = 0; m1 < n1; ++m1) {
-        Vec<T> to_x;
-        if constexpr (tangent) {
-          to_x = w * dbg[m1] + dw * bg[m1];
-          to_w += load(x + m1 * stride) * dbg[m1] + load(dx + m1 * stride) * bg[m1];
-        } else {
-          to_x = w * bg[m1];
-          to_w += load(x + m1 * stride) * bg[m1];
-        }
-        if (!tile.dx) continue;
-        T* to = tile.dx + path.x + u + m1 * stride;
-        store(to, load(to) + to_x);
-      }
-      store_weights(tile.dw[e], path, u, to_w);
-    }
-  }
+  const int stride = padded<T>(path.mul);
+  int u = 0;
+  for (; u + 2 * kLanes<T> <= stride; u += 2 * kLanes<T>) gradient_channels<T, tangent, 2>(tile, path, b, db, stride, u);
+  if (u < stride) gradient_channels<T, tangent, 1>(tile, path, b, db, stride, u);
 }
 
 }  // namespace nf::NF_ISA

@@ -85,19 +85,24 @@ struct Plan {
         whole_lines(problem.dim_w * sizeof(T) % kCacheLine == 0) {
     for (const ConvPath& p : problem.paths) {
       const int at_x = x.place(p.x, 2 * p.l1 + 1, p.mul), at_out = out.place(p.out, 2 * p.l3 + 1, p.mul);
+      const double sign = (p.l1 + p.l2 + p.l3) % 2 ? -1 : 1;  // C(l3, l2, l1) is C(l1, l2, l3) with this sign
       const auto args = [&](int l1, int l3, int from, int to, double c) {
         const Coupling& cg = coupling(l1, p.l2, l3);
         const CouplingView view{l1, l3, int(cg.entries.size()), cg.entries.data(), cg.terms.data()};
         return PathArgs{p.mul, from, p.y, p.w, p.w_stride, to, c, view};
       };
+      const auto gather = [&](int l_in, int l_out, int from, int to, double c) {
+        const auto& of_path = kernels.of(l_in, p.l2, l_out, p.w_stride);
+        const bool any = &of_path == &kernels.any;  // it takes the coupling by rows of the result
+        return Step<typename ConvKernels<T>::Gather>{
+            {of_path.gather[0], of_path.gather[1]},
+            any ? args(l_out, l_in, from, to, sign * c) : args(l_in, l_out, from, to, c)};
+      };
+      const auto& of_path = kernels.of(p.l1, p.l2, p.l3, p.w_stride);
       const PathArgs straight = args(p.l1, p.l3, at_x, at_out, p.coefficient);
-      const auto& kernels_of = kernels.of(p.l1, p.l2, p.l3, p.w_stride);
-      forward.push_back({{kernels_of.gather[0], kernels_of.gather[1]}, straight});
-      gradient.push_back({{kernels_of.gradient[0], kernels_of.gradient[1]}, straight});
-      const double sign = (p.l1 + p.l2 + p.l3) % 2 ? -1 : 1;  // C(l3, l2, l1) is C(l1, l2, l3) with this sign
-      const auto& kernels_back = kernels.of(p.l3, p.l2, p.l1, p.w_stride);
-      back.push_back({{kernels_back.gather[0], kernels_back.gather[1]},
-                      args(p.l3, p.l1, at_out, at_x, sign * p.coefficient)});
+      forward.push_back(gather(p.l1, p.l3, at_x, at_out, p.coefficient));
+      back.push_back(gather(p.l3, p.l1, at_out, at_x, sign * p.coefficient));
+      gradient.push_back({{of_path.gradient[0], of_path.gradient[1]}, straight});
       scratch = std::max<int64_t>(scratch, 2 * straight.coupling.count * kernels.lanes);
       whole_lines &= p.weighted() && p.w * sizeof(T) % kCacheLine == 0 && p.mul * sizeof(T) % kCacheLine == 0;
     }
