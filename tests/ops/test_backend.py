@@ -30,10 +30,10 @@ def test_info_names_backend_and_reason():
 
 def test_plain_torch_is_never_silent():
     """Where ``auto`` has to do without a kernel, one warning says so and why."""
-    problem = ConvProblem.from_irreps("1x6e", "0e", "1x6e", [(0, 0, 0)])
-    x, y, w = torch.ones(3, 13), torch.ones(5, 1), torch.ones(5, 1)
+    problem = ConvProblem.from_irreps("0e", "0e", "0e", [(0, 0, 0)])
+    x, y, w = (torch.ones(rows, 1, dtype=torch.bfloat16) for rows in (3, 5, 5))
     backend._say_once.cache_clear()
-    with pytest.warns(UserWarning, match=r"conv runs as plain torch on cpu.*stop at l = 4, this problem has l = 6"):
+    with pytest.warns(UserWarning, match=r"conv runs as plain torch on cpu.*float32 or float64, not torch.bfloat16"):
         conv(x, y, w, random_graph(3, 5), problem)
 
 
