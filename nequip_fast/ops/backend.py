@@ -94,11 +94,8 @@ def has_cuda_kernels() -> bool:
     return compiled("build_info") and "cuda" in str(torch.ops.nequip_fast.build_info())
 
 
-def choose(operator: str, tensor: Tensor, limit: str | None = None) -> str:
+def choose(operator: str, tensor: Tensor) -> str:
     """The backend that runs ``operator`` on ``tensor``'s device and dtype.
-
-    Args:
-        limit: why the compiled kernels cannot serve these inputs, if they cannot.
 
     Raises:
         InputError: the backend asked for by name cannot serve; the reason is in the message.
@@ -107,7 +104,7 @@ def choose(operator: str, tensor: Tensor, limit: str | None = None) -> str:
     if asked == "reference":
         return "reference"
     name = tensor.device.type if asked == "auto" else asked
-    reason = why_not(operator, name, tensor.device.type, tensor.dtype, limit)
+    reason = why_not(operator, name, tensor.device.type, tensor.dtype)
     if reason is None:
         return name
     if asked != "auto":
@@ -117,7 +114,7 @@ def choose(operator: str, tensor: Tensor, limit: str | None = None) -> str:
     return "reference"
 
 
-def why_not(operator: str, name: str, device: str, dtype: torch.dtype, limit: str | None = None) -> str | None:
+def why_not(operator: str, name: str, device: str, dtype: torch.dtype) -> str | None:
     """Why backend ``name`` cannot run ``operator`` on tensors of this device and dtype; None if it can."""
     if name not in KERNELS[operator]:
         return f"it has no {name} kernel yet"
@@ -129,7 +126,7 @@ def why_not(operator: str, name: str, device: str, dtype: torch.dtype, limit: st
         return f"it takes float32 or float64, not {dtype}"
     if name == "cuda" and not has_cuda_kernels():
         return "the extension was built without nvcc"
-    return limit
+    return None
 
 
 @cache
