@@ -1,5 +1,5 @@
 // Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers (for
-// spherical_harmonics and tensor_product: operator.cpp in their folders).
+// gate, spherical_harmonics and tensor_product: operator.cpp in their folders).
 // LibTorch's stable ABI only: one binary serves torch 2.10 and later, any Python, CPU or CUDA builds of torch.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -268,6 +268,9 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   lib.def(
       "spherical_harmonics_vjp_grad(Tensor vectors, Tensor g, Tensor c, int[] degrees, str normalization, "
       "bool normalize) -> (Tensor, Tensor)");
+  lib.def("gate(Tensor x, int[] segments, float[] constants) -> Tensor");
+  lib.def("gate_vjp(Tensor x, Tensor g, int[] segments, float[] constants) -> Tensor");
+  lib.def("gate_vjp_grad(Tensor x, Tensor g, Tensor c, int[] segments, float[] constants) -> (Tensor, Tensor)");
   lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
   lib.def(
       "tensor_product(Tensor x, Tensor y, Tensor w, int[] paths, float[] coefficients, SymInt dim_out) -> Tensor");

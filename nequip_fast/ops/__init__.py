@@ -2,6 +2,7 @@
 
 from nequip_fast.ops.backend import get_backend, set_backend, use_backend
 from nequip_fast.ops.conv import conv
+from nequip_fast.ops.gate import GateProblem, GateSegment, gate
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem, Path
 from nequip_fast.ops.product_paths import ProductPath, ProductProblem
@@ -11,11 +12,14 @@ from nequip_fast.ops.tensor_product import tensor_product
 
 __all__ = [
     "ConvProblem",
+    "GateProblem",
+    "GateSegment",
     "Graph",
     "Path",
     "ProductPath",
     "ProductProblem",
     "conv",
+    "gate",
     "get_backend",
     "segment_sum",
     "set_backend",

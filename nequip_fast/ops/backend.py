@@ -24,6 +24,7 @@ KERNELS = {  # operator -> the devices it has compiled kernels for
     "conv": ("cpu",),
     "tensor_product": ("cpu",),
     "segment_sum": ("cpu", "cuda"),
+    "gate": ("cpu",),
 }
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"
 
