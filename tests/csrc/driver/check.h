@@ -101,6 +101,8 @@ class Results {
 template <class T>
 Results convolution(const ParallelFor&);
 template <class T>
+Results gating(const ParallelFor&);
+template <class T>
 Results harmonics(const ParallelFor&);
 template <class T>
 Results product(const ParallelFor&);
