@@ -268,6 +268,7 @@ void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Con
   const Rows<T> dy = edge_rows(along.y, dim_y, zero), dw = edge_rows(along.w, dim_w, zero);
   const NodeRows<T> g_rows(plan.kernels, plan.out, graph.by_receiver.nodes, g, parallel);
   const bool has_tangent = !along.none();
+  if (!to.x && !to.y && !to.w) return;  // without edges the gradients of y and w have no memory either
   if (!to.y && !to.w) {  // x alone: conv with transposed paths; a tangent of x does not matter to it
     const NodeRows<T> no_tangent(plan.kernels, plan.out, 1, static_cast<const T*>(nullptr), parallel);
     const Operands<T> point{g_rows.rows(), y, w}, tangent{no_tangent.rows(), dy, dw};
