@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,8 @@ class GraphModel(nn.Module, ABC):
 
     def _with_derivatives(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         geometry, num_graphs = self._geometry(data, differentiable=True)
-        atomic = self.atomic_energies(geometry)
+        with nullcontext() if self.training or torch.compiler.is_compiling() else _constant_parameters(self):
+            atomic = self.atomic_energies(geometry)
         total = _sum_by_graph(atomic, geometry.batch, num_graphs)
         (gradient,) = torch.autograd.grad(
             total.sum(), geometry.vectors, create_graph=self.training, allow_unused=True, materialize_grads=True
@@ -194,6 +196,19 @@ def _num_graphs(data: Mapping[str, Tensor]) -> int:
         return data[keys.CELL].reshape(-1, 3, 3).shape[0]
     batch = data.get(keys.BATCH)
     return 1 if batch is None else int(batch.max()) + 1 if batch.numel() else 0
+
+
+@contextmanager
+def _constant_parameters(module: nn.Module) -> Iterator[None]:
+    """Record no gradients of parameters: a fused operator would compute them beside the one that forces need."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _sum_by_graph(values: Tensor, batch: Tensor | None, num_graphs: int) -> Tensor:

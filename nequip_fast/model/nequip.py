@@ -21,7 +21,6 @@ from nequip_fast.nn import (
     ConvNetLayer,
     EdgeLengthNormalizer,
     LayerSettings,
-    NodeAttributes,
     PerTypeScaleShift,
     ScalarMLP,
     TypeEmbedding,
@@ -125,6 +124,7 @@ class NequIP(GraphModel):
             type_names, scales, shifts, scales_trainable, shifts_trainable
         )
         self.pair_potential = pair_potential
+        _keep_weights_alone(self)
 
     @property
     def layers(self) -> list[ConvNetLayer]:
@@ -134,8 +134,7 @@ class NequIP(GraphModel):
     def atomic_energies(self, geometry: EdgeGeometry) -> Tensor:
         types, edge_index = geometry.types, geometry.edge_index
         x = self.type_embed(types, geometry.data, geometry.batch)
-        embeddings = self.type_embed.embed_module.weight if self.type_embed.depends_on_type_alone else None
-        attributes = NodeAttributes(x, types, embeddings)
+        attributes = x
         edge_sh = self.spharm(geometry.vectors).to(self.model_dtype)
         normalized = self.edge_norm(geometry.lengths, types, edge_index)
         edge_radial = self.bessel_encode(normalized)
@@ -146,3 +145,11 @@ class NequIP(GraphModel):
         if self.pair_potential is not None:
             energy = energy + self.pair_potential(geometry.lengths, normalized, types, edge_index)
         return energy
+
+
+def _keep_weights_alone(module: nn.Module) -> None:
+    """Leave the masks and the empty tensors that e3nn's modules register out of state dicts, and so out of files."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if name == "output_mask" or not buffer.numel():
+                part.register_buffer(name, buffer, persistent=False)

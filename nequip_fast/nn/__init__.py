@@ -9,13 +9,12 @@ from nequip_fast.nn.dropout import Dropout
 from nequip_fast.nn.embedding import TypeEmbedding
 from nequip_fast.nn.extract import Extract, ExtractIr
 from nequip_fast.nn.gate import Gate
-from nequip_fast.nn.interaction import ConvNetLayer, InteractionBlock, LayerSettings, NodeAttributes
+from nequip_fast.nn.interaction import ConvNetLayer, InteractionBlock, LayerSettings
 from nequip_fast.nn.mlp import ScalarMLP
 from nequip_fast.nn.norm_activation import NormActivation
 from nequip_fast.nn.pair_potential import ZBL
 from nequip_fast.nn.radial import BesselBasis, EdgeLengthNormalizer, polynomial_cutoff
 from nequip_fast.nn.scale_shift import PerTypeScaleShift
-from nequip_fast.nn.self_connection import SelfConnection
 from nequip_fast.nn.tensor_product_conv import TensorProductConv
 
 __all__ = [
@@ -33,13 +32,11 @@ __all__ = [
     "Identity",
     "InteractionBlock",
     "LayerSettings",
-    "NodeAttributes",
     "NormActivation",
     "PerTypeScaleShift",
     "S2Activation",
     "SO3Activation",
     "ScalarMLP",
-    "SelfConnection",
     "TensorProductConv",
     "TypeEmbedding",
     "polynomial_cutoff",

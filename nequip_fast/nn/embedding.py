@@ -49,10 +49,6 @@ class TypeEmbedding(nn.Module):
             self.ranges[field] = (low, high)
             self.dim += embedding.embedding_dim
 
-    @property
-    def depends_on_type_alone(self) -> bool:
-        return not self.ranges
-
     def forward(self, types: Tensor, graph_fields: Mapping[str, Tensor], batch: Tensor | None) -> Tensor:
         """Attributes [N, dim] of atoms of the given ``types`` [N].
 

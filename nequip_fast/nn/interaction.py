@@ -6,7 +6,8 @@ S. Batzner et al., Nature Communications 13, 2453 (2022); details as in nequip 0
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -15,12 +16,11 @@ from torch import Tensor, nn
 
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activations import activation
-from nequip_fast.nn.linear import Linear
 from nequip_fast.nn.mlp import ScalarMLP
 from nequip_fast.nn.model_gate import Gate, NormActivation
 from nequip_fast.nn.scale_shift import per_type_values
-from nequip_fast.nn.self_connection import SelfConnection
 from nequip_fast.nn.tensor_product_conv import TensorProductConv
+from nequip_fast.o3 import FullyConnectedTensorProduct, Linear
 from nequip_fast.ops import Graph
 
 _DEFAULT_ACTIVATIONS = {"e": "silu", "o": "tanh"}
@@ -40,22 +40,6 @@ class LayerSettings:
     nonlinearity_scalars: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULT_ACTIVATIONS))
     nonlinearity_gates: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULT_ACTIVATIONS))
     dtype: torch.dtype = torch.float32
-
-
-class NodeAttributes:
-    """Scalar attributes of the atoms in the form that costs :class:`SelfConnection` least.
-
-    Args:
-        attributes: [N, V].
-        types: [N].
-        embeddings: [T, V] where ``attributes == embeddings[types]``, else None.
-    """
-
-    def __init__(self, attributes: Tensor, types: Tensor, embeddings: Tensor | None) -> None:
-        self.selector, self.table = attributes, None
-        if embeddings is not None and embeddings.shape[0] <= embeddings.shape[1]:
-            self.selector = nn.functional.one_hot(types, embeddings.shape[0]).to(attributes.dtype)
-            self.table = embeddings
 
 
 class InteractionBlock(nn.Module):
@@ -90,27 +74,31 @@ class InteractionBlock(nn.Module):
         self._norm: Tensor
 
         # in this order the random initial weights are those of nequip for the same seed
-        self.linear_1 = Linear(irreps_in, irreps_in, dtype)
+        with default_dtype(dtype):
+            self.linear_1 = Linear(irreps_in, irreps_in)
         self.tp_scatter = tensor_product_conv(irreps_in, settings.irreps_edge_sh, irreps_out)
         self.edge_mlp = ScalarMLP(
             settings.edge_dim, self.tp_scatter.weight_numel, radial_mlp_depth, radial_mlp_width, "silu", dtype
         )
-        self.linear_2 = Linear(self.tp_scatter.irreps_out.simplify(), irreps_out, dtype)
-        self.sc = SelfConnection(irreps_in, settings.attribute_dim, irreps_out, dtype) if use_sc else None
+        attributes = Irreps([(settings.attribute_dim, (0, 1))])
+        with default_dtype(dtype):
+            self.linear_2 = Linear(self.tp_scatter.irreps_out.simplify(), irreps_out)
+            self.sc = FullyConnectedTensorProduct(irreps_in, attributes, irreps_out) if use_sc else None
 
     def forward(
-        self, x: Tensor, attributes: NodeAttributes, types: Tensor, edge_sh: Tensor, edge_radial: Tensor, graph: Graph
+        self, x: Tensor, attributes: Tensor, types: Tensor, edge_sh: Tensor, edge_radial: Tensor, graph: Graph
     ) -> Tensor:
         """Node features [N, irreps_in.dim] -> [N, irreps_out.dim].
 
         Args:
+            attributes: [N, attribute_dim] of the atoms.
             types: [N].
             edge_sh: [E, (l_max + 1)²] spherical harmonics.
             edge_radial: [E, edge_dim] radial features.
         """
         messages = self.linear_1(x) * (self._norm if self._norm.shape[0] == 1 else self._norm[types])
         out = self.linear_2(self.tp_scatter(messages, edge_sh, self.edge_mlp(edge_radial), graph))
-        return out if self.sc is None else out + self.sc(x, attributes.selector, attributes.table)
+        return out if self.sc is None else out + self.sc(x, attributes)
 
 
 class ConvNetLayer(nn.Module):
@@ -156,11 +144,22 @@ class ConvNetLayer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, attributes: NodeAttributes, types: Tensor, edge_sh: Tensor, edge_radial: Tensor, graph: Graph
+        self, x: Tensor, attributes: Tensor, types: Tensor, edge_sh: Tensor, edge_radial: Tensor, graph: Graph
     ) -> Tensor:
         """As :meth:`InteractionBlock.forward`."""
         y = self.equivariant_nonlin(self.conv(x, attributes, types, edge_sh, edge_radial, graph))
         return x + y if self.resnet else y
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What e3nn's modules are built in: they take no dtype."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(previous)
 
 
 def tensor_product_conv(irreps_in: Irreps, irreps_edge_sh: Irreps, irreps_out: Irreps) -> TensorProductConv:

@@ -10,19 +10,10 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from nequip_fast.nn import SelfConnection
-from nequip_fast.nn.linear import Linear
 from nequip_fast.nn.model_gate import Gate, NormActivation
 
 TOLERANCE = 1e-12
 ATOMS = 6
-PAIRS = [
-    ("8x0e", "8x0e"),
-    ("7x0e + 13x1o + 5x2e", "5x2e + 3x0e + 4x1o"),
-    ("4x0o + 3x0e + 5x1o + 2x1e", "6x0e + 2x1e + 3x3o"),  # 3o has no input, 0o and 1o no output
-    ("4x0e + 3x0e + 2x1o + 1x1o", "5x0e + 2x0e + 3x1o"),  # blocks of the same irrep that stay apart
-    ("3x1o", "4x0e"),
-]
 SILU, TANH = torch.nn.functional.silu, torch.tanh
 
 
@@ -54,39 +45,6 @@ def _assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
     for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         assert a.shape == b.shape
         assert float((a - b).detach().abs().max()) <= TOLERANCE * max(float(b.detach().abs().max()), 1.0), k
-
-
-@pytest.mark.parametrize(("irreps_in", "irreps_out"), PAIRS)
-def test_linear(irreps_in: str, irreps_out: str) -> None:
-    theirs, ours = o3.Linear(irreps_in, irreps_out), Linear(irreps_in, irreps_out)
-    x = _features(irreps_in)
-    if ours.weight is None:
-        assert theirs.weight_numel == 0
-        assert torch.equal(ours(x), theirs(x))
-        return
-    with torch.no_grad():
-        ours.weight.copy_(theirs.weight)
-    _assert_same(_derivatives(lambda: ours(x), [x, ours.weight]), _derivatives(lambda: theirs(x), [x, theirs.weight]))
-
-
-@pytest.mark.parametrize("num_types", [2, 9])
-@pytest.mark.parametrize(("irreps_in", "irreps_out"), PAIRS)
-def test_self_connection(irreps_in: str, irreps_out: str, num_types: int) -> None:
-    width = 5
-    theirs = o3.FullyConnectedTensorProduct(irreps_in, f"{width}x0e", irreps_out)
-    ours = SelfConnection(irreps_in, width, irreps_out)
-    x, table = _features(irreps_in), _features(f"{width}x0e", num_types)
-    types = torch.arange(ATOMS) % num_types
-    one_hot = torch.nn.functional.one_hot(types, num_types).to(x)
-    if ours.weight is None:
-        assert theirs.weight_numel == 0
-        assert torch.equal(ours(x, table[types]), theirs(x, table[types]))
-        return
-    with torch.no_grad():
-        ours.weight.copy_(theirs.weight)
-    expected = _derivatives(lambda: theirs(x, table[types]), [x, table, theirs.weight])
-    _assert_same(_derivatives(lambda: ours(x, table[types]), [x, table, ours.weight]), expected)
-    _assert_same(_derivatives(lambda: ours(x, one_hot, table), [x, table, ours.weight]), expected)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +86,4 @@ def test_norm_activation(irreps: str) -> None:
 
 def test_no_atoms() -> None:
     x = _features("4x0e + 3x1o", atoms=0)
-    assert Linear("4x0e + 3x1o", "2x1o + 5x0e")(x).shape == (0, 11)
-    assert SelfConnection("4x0e + 3x1o", 2, "2x1o + 5x0e")(x, torch.zeros(0, 2)).shape == (0, 11)
     assert NormActivation(o3.Irreps("4x0e + 3x1o"), "silu")(x).shape == (0, 13)
