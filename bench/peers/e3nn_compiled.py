@@ -17,7 +17,7 @@ NAME = "e3nn-compiled"
 FAMILY = e3nn.FAMILY
 DIFFERENTIATES_TWICE = False  # torch.compile does not support it
 
-_MOST_PATHS = 42
+_MOST_PATHS = 30
 _FIRST_LAYERS = {"conv-l3i5-first", "conv-oam-l-first", "conv-nequix-first"}
 
 
