@@ -3,8 +3,9 @@
 BatchNorm, FullyConnectedNet, Identity and the activations on grids are e3nn's own: plain torch with nothing to gain.
 """
 
-from e3nn.nn import Activation, BatchNorm, FullyConnectedNet, Identity, S2Activation, SO3Activation
+from e3nn.nn import BatchNorm, FullyConnectedNet, Identity, S2Activation, SO3Activation
 
+from nequip_fast.nn.activation import Activation
 from nequip_fast.nn.dropout import Dropout
 from nequip_fast.nn.embedding import TypeEmbedding
 from nequip_fast.nn.extract import Extract, ExtractIr

@@ -6,15 +6,20 @@ from typing import Any
 
 from e3nn import nn
 from e3nn.util.jit import compile_mode
+from torch import Tensor
 
+from nequip_fast.nn.activation_names import named_activations
 from nequip_fast.o3 import ElementwiseTensorProduct
+from nequip_fast.ops import GateProblem, gate
 
 
 @compile_mode("unsupported")
 class Gate(nn.Gate):
-    """``e3nn.nn.Gate``: activated scalars, and irreps times activated scalars of their own (one product of ours).
+    """``e3nn.nn.Gate``: activated scalars, and irreps times activated scalars of their own.
 
-    Arguments, attributes, ``repr`` and state dict are inherited. Shapes: [..., irreps_in.dim] -> [..., irreps_out.dim].
+    One pass where all functions have kernels (:data:`nequip_fast.ops.gate.ACTIVATIONS`); otherwise e3nn's own code with
+    a product of ours. Arguments, attributes, ``repr`` and state dict are inherited.
+    Shapes: [..., irreps_in.dim] -> [..., irreps_out.dim].
     """
 
     def __init__(
@@ -22,3 +27,14 @@ class Gate(nn.Gate):
     ) -> None:
         super().__init__(irreps_scalars, act_scalars, irreps_gates, act_gates, irreps_gated)
         self.mul = ElementwiseTensorProduct(self.irreps_gated, self.act_gates.irreps_out)
+        scalars, gates = self.act_scalars, self.act_gates
+        of_scalars, of_gates = named_activations(scalars.acts), named_activations(gates.acts)
+        self.problem: GateProblem | None = None
+        if of_scalars is not None and of_gates is not None:
+            self.problem = GateProblem.from_irreps(
+                scalars.irreps_in, of_scalars, gates.irreps_in, of_gates, self.irreps_gated
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class for shapes."""
+        return super().forward(features) if self.problem is None else gate(features, self.problem)

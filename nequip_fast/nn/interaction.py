@@ -15,7 +15,7 @@ from e3nn.o3 import Irrep, Irreps
 from torch import Tensor, nn
 
 from nequip_fast.errors import InputError
-from nequip_fast.nn.activations import activation
+from nequip_fast.nn.activation_names import activation
 from nequip_fast.nn.mlp import ScalarMLP
 from nequip_fast.nn.model_gate import Gate, NormActivation
 from nequip_fast.nn.scale_shift import per_type_values

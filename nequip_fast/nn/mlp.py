@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nequip_fast.errors import InputError
-from nequip_fast.nn.activations import activation
+from nequip_fast.nn.activation_names import activation
 
 
 class ScaledLinear(nn.Module):

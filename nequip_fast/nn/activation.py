@@ -1,0 +1,39 @@
+"""Drop-in for ``e3nn.nn.Activation``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from e3nn import nn
+from e3nn.o3 import Irreps
+from e3nn.util.jit import compile_mode
+from torch import Tensor
+
+from nequip_fast.nn.activation_names import named_activations
+from nequip_fast.ops import GateProblem, GateSegment, gate
+
+
+@compile_mode("unsupported")
+class Activation(nn.Activation):
+    """``e3nn.nn.Activation``: a function, scaled to unit second moment, on each block of scalars; None leaves a block.
+
+    One pass where all functions have kernels (:data:`nequip_fast.ops.gate.ACTIVATIONS`), e3nn's own code otherwise.
+    Arguments, attributes and ``repr`` are inherited. Shapes: [..., irreps_in.dim] -> [..., irreps_out.dim].
+    """
+
+    def __init__(self, irreps_in: Irreps | str, acts: Sequence[Callable[[Tensor], Tensor] | None]) -> None:
+        super().__init__(irreps_in, acts)
+        named = named_activations(self.acts)
+        self.problem: GateProblem | None = None
+        if named is not None:
+            blocks = zip(self.irreps_in.slices(), named, strict=True)
+            segments = [GateSegment(at.start, -1, at.start, at.stop - at.start, 1, *act) for at, act in blocks]
+            self.problem = GateProblem(segments, self.irreps_in.dim)
+
+    def forward(self, features: Tensor, dim: int = -1) -> Tensor:
+        """See the class for shapes; ``dim`` is the dimension that holds the irreps."""
+        if self.problem is None or features.shape[dim] != self.problem.dim_in:
+            return super().forward(features, dim)
+        if dim in (-1, features.dim() - 1):
+            return gate(features, self.problem)
+        return gate(features.movedim(dim, -1), self.problem).movedim(-1, dim)
