@@ -4,24 +4,11 @@
 // the sum of three, one for each factor replaced by its tangent.
 #pragma once
 
-#include <utility>
-
 #include "cg/path.h"
 #include "cpu/conv/kernels.h"
-#include "cpu/simd.h"
+#include "cpu/unroll.h"
 
 namespace nf::NF_ISA {
-
-template <int i>
-struct Index {
-  static constexpr int value = i;
-  constexpr operator int() const { return i; }
-};
-
-template <int n, class F>
-[[gnu::always_inline]] inline void unroll(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) { (f(Index<i>{}), ...); }(std::make_integer_sequence<int, n>{});
-}
 
 // b[entry][edge] = c · Σ_m2 C(m1, m2, m3) y[m2][edge]
 template <class T, class P>
