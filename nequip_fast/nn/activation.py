@@ -10,6 +10,7 @@ from e3nn.util.jit import compile_mode
 from torch import Tensor
 
 from nequip_fast.nn.activation_names import named_activations
+from nequip_fast.o3.errors import ShapeError
 from nequip_fast.ops import GateProblem, GateSegment, gate
 
 
@@ -23,16 +24,23 @@ class Activation(nn.Activation):
 
     def __init__(self, irreps_in: Irreps | str, acts: Sequence[Callable[[Tensor], Tensor] | None]) -> None:
         super().__init__(irreps_in, acts)
+        self._dim_in = self.irreps_in.dim
         named = named_activations(self.acts)
         self.problem: GateProblem | None = None
         if named is not None:
             blocks = zip(self.irreps_in.slices(), named, strict=True)
             segments = [GateSegment(at.start, -1, at.start, at.stop - at.start, 1, *act) for at, act in blocks]
-            self.problem = GateProblem(segments, self.irreps_in.dim)
+            self.problem = GateProblem(segments, self._dim_in)
 
     def forward(self, features: Tensor, dim: int = -1) -> Tensor:
-        """See the class for shapes; ``dim`` is the dimension that holds the irreps."""
-        if self.problem is None or features.shape[dim] != self.problem.dim_in:
+        """See the class for shapes; ``dim`` is the dimension that holds the irreps.
+
+        Raises:
+            ShapeError: that dimension does not fit ``irreps_in``.
+        """
+        if features.shape[dim] != self._dim_in:
+            raise ShapeError(f"dimension {dim} of the features must be {self._dim_in}, got {list(features.shape)}")
+        if self.problem is None:
             return super().forward(features, dim)
         if dim in (-1, features.dim() - 1):
             return gate(features, self.problem)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nequip_fast.nn.activation_names import named_activations
 from nequip_fast.o3 import ElementwiseTensorProduct
+from nequip_fast.o3.errors import ShapeError
 from nequip_fast.ops import GateProblem, gate
 
 
@@ -27,6 +28,7 @@ class Gate(nn.Gate):
     ) -> None:
         super().__init__(irreps_scalars, act_scalars, irreps_gates, act_gates, irreps_gated)
         self.mul = ElementwiseTensorProduct(self.irreps_gated, self.act_gates.irreps_out)
+        self._dim_in = self.irreps_in.dim
         scalars, gates = self.act_scalars, self.act_gates
         of_scalars, of_gates = named_activations(scalars.acts), named_activations(gates.acts)
         self.problem: GateProblem | None = None
@@ -36,5 +38,11 @@ class Gate(nn.Gate):
             )
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class for shapes."""
+        """See the class for shapes.
+
+        Raises:
+            ShapeError: the features do not fit ``irreps_in``.
+        """
+        if features.shape[-1] != self._dim_in:
+            raise ShapeError(f"the last dimension of the features must be {self._dim_in}, got {list(features.shape)}")
         return super().forward(features) if self.problem is None else gate(features, self.problem)

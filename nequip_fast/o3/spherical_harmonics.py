@@ -7,6 +7,7 @@ from e3nn import o3
 from torch import Tensor
 
 from nequip_fast.errors import InputError
+from nequip_fast.o3.errors import ShapeError
 from nequip_fast.ops.spherical_harmonics import MAX_L, NORMALIZATIONS, evaluate
 
 
@@ -71,7 +72,11 @@ class SphericalHarmonics(torch.nn.Module):
         self._degrees = tuple(self._ls_list)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., 3] → [..., irreps_out.dim]."""
+        """x [..., 3] → [..., irreps_out.dim].
+
+        Raises:
+            ShapeError: x has another shape.
+        """
         if x.dim() == 0 or x.shape[-1] != 3:
-            raise InputError(f"SphericalHarmonics: x must be [..., 3], got {list(x.shape)}")
+            raise ShapeError(f"SphericalHarmonics: x must be [..., 3], got {list(x.shape)}")
         return evaluate(x, self._degrees, self.normalization, self.normalize)

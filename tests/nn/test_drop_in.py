@@ -174,3 +174,32 @@ def test_dropout_compiles_in_training() -> None:
     x = torch.randn(4, 10)
     y = compiled(x)
     assert bool(((y == 0) | (y == 2 * x)).all())
+
+
+def _custom(x: torch.Tensor) -> torch.Tensor:
+    return x / (1 + x.square())
+
+
+@pytest.mark.parametrize("act", [torch.tanh, torch.nn.Tanh(), torch.abs, _custom, torch.nn.functional.tanh])
+def test_gate_of_any_function(act) -> None:
+    """Functions with kernels, in any spelling, and one that has none."""
+    arguments = "3x0o + 2x0e", [torch.tanh, silu], "4x0o", [act], "1x1o + 3x2e"
+    ours, theirs = nn.Gate(*arguments), e3nn.nn.Gate(*arguments)
+    assert (ours.problem is None) == (act is _custom)
+    inputs = random_like([(2, 3, ours.irreps_in.dim)])
+    assert_same_values(derivatives(ours, inputs, []), derivatives(theirs, inputs, []))
+
+
+@pytest.mark.parametrize("act", [torch.relu, torch.nn.SiLU(), torch.nn.functional.gelu, None])
+@pytest.mark.parametrize("dim", [-1, 1])
+def test_activation_along_any_dimension(act, dim: int) -> None:
+    ours, theirs = (module("3x0e + 2x0e + 1o", [silu, act, None]) for module in (nn.Activation, e3nn.nn.Activation))
+    [x] = random_like([(2, 8, 8)])
+    torch.testing.assert_close(ours(x, dim), theirs(x, dim))
+
+
+def test_features_that_do_not_fit() -> None:
+    gate, activation = nn.Gate("4x0e", [silu], "2x0e", [silu], "2x1o"), nn.Activation("4x0e", [silu])
+    for module, dim in ((gate, 11), (activation, 5)):
+        with pytest.raises(RuntimeError, match="must be"):  # the kind of error that e3nn raises
+            module(torch.randn(2, dim))
