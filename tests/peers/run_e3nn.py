@@ -104,8 +104,9 @@ def run(copy: Path, only: str, workers: str, tests: Sequence[str] = ("tests",)) 
     report = copy / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "e3nn_plugin", "-p", "no:cacheprovider", "-W", "ignore"]
     command += [f"--junitxml={report}", "--rootdir", str(copy), "-k", only, "-n", workers, *tests]
+    # one seed of hashes: some parameters come from sets, and all workers must draw the same
     path = os.pathsep.join([str(HERE), str(copy), str(ROOT)])
-    subprocess.run(command, cwd=copy, env={**os.environ, "PYTHONPATH": path})
+    subprocess.run(command, cwd=copy, env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"})
     if not report.is_file():
         sys.exit("pytest gave no report")
     return [record(case) for case in ElementTree.parse(report).iter("testcase")]
