@@ -36,11 +36,11 @@ struct ConvInputs {
   ConvInputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const Tensor& receiver_, const Tensor& sender_,
              const Tensor& receiver_ptr_, const Tensor& receiver_order_, const Tensor& sender_ptr_,
              const Tensor& sender_order_, const std::string& paths)
-      : problem(ConvProblem::of(paths)), x(torch::stable::contiguous(x_)), y(torch::stable::contiguous(y_)),
-        w(torch::stable::contiguous(w_)), receiver(torch::stable::contiguous(receiver_)),
-        sender(torch::stable::contiguous(sender_)), receiver_ptr(torch::stable::contiguous(receiver_ptr_)),
-        receiver_order(torch::stable::contiguous(receiver_order_)), sender_ptr(torch::stable::contiguous(sender_ptr_)),
-        sender_order(torch::stable::contiguous(sender_order_)) {
+      : problem(ConvProblem::of(paths)), x(as_contiguous(x_)), y(as_contiguous(y_)),
+        w(as_contiguous(w_)), receiver(as_contiguous(receiver_)),
+        sender(as_contiguous(sender_)), receiver_ptr(as_contiguous(receiver_ptr_)),
+        receiver_order(as_contiguous(receiver_order_)), sender_ptr(as_contiguous(sender_ptr_)),
+        sender_order(as_contiguous(sender_order_)) {
     const int64_t edges = sender.numel();
     graph.edges = edges;
     graph.receiver = checked_ends(receiver, receiver_ptr.numel() - 1, edges, "conv: receiver");
@@ -91,7 +91,7 @@ struct ConvTangents {
                                        const char* name) {
     if (!tangent) return std::nullopt;
     in.check_matrix(*tangent, at.size(0), at.size(1), name);
-    return torch::stable::contiguous(*tangent);
+    return as_contiguous(*tangent);
   }
 
   template <class T>
@@ -106,7 +106,7 @@ Tensor conv_tangent_cpu(Tensor x, Tensor y, Tensor w, std::optional<Tensor> dx, 
                         Tensor receiver_order, Tensor sender_ptr, Tensor sender_order, std::string paths) {
   const ConvInputs in(x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order, paths);
   const ConvTangents along(in, dx, dy, dw);
-  Tensor out = torch::stable::new_empty(in.x, {in.graph.by_receiver.nodes, in.problem.dim_out});
+  Tensor out = new_tensor(in.x, {in.graph.by_receiver.nodes, in.problem.dim_out});
   by_dtype(in.x, "conv", [&](auto t) {
     using T = decltype(t);
     conv<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), out.mutable_data_ptr<T>(), parallel);
@@ -127,10 +127,10 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_tangent_cpu(
     std::string paths, bool want_x, bool want_y, bool want_w) {
   const ConvInputs in(x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order, paths);
   const ConvTangents along(in, dx, dy, dw);
-  const Tensor cotangent = torch::stable::contiguous(g);
+  const Tensor cotangent = as_contiguous(g);
   in.check_matrix(cotangent, in.graph.by_receiver.nodes, in.problem.dim_out, "conv: g");
   const auto like = [](const Tensor& tensor, bool wanted) {
-    return torch::stable::new_empty(tensor, {wanted ? tensor.size(0) : 0, tensor.size(1)});
+    return new_tensor(tensor, {wanted ? tensor.size(0) : 0, tensor.size(1)});
   };
   Tensor to_x = like(in.x, want_x), to_y = like(in.y, want_y), to_w = like(in.w, want_w);
   by_dtype(in.x, "conv_gradient", [&](auto t) {
@@ -155,11 +155,11 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_cpu(Tensor x, Tensor y, Tensor 
 
 // (ptr, order): the edges of each node in ascending order, by counting.
 std::tuple<Tensor, Tensor> visiting_order_cpu(Tensor node_, int64_t num_nodes) {
-  const Tensor node = torch::stable::contiguous(node_);
+  const Tensor node = as_contiguous(node_);
   const int64_t edges = node.numel();
   check_index(node, edges, "graph: edge_index");
   check_range(node, num_nodes, "graph: edge_index");
-  Tensor ptr = torch::stable::new_empty(node, {num_nodes + 1}), order = torch::stable::new_empty(node, {edges});
+  Tensor ptr = new_tensor(node, {num_nodes + 1}), order = new_tensor(node, {edges});
   const int64_t* nodes = node.const_data_ptr<int64_t>();
   int64_t *starts = ptr.mutable_data_ptr<int64_t>(), *sorted = order.mutable_data_ptr<int64_t>();
   std::vector<int64_t> next(num_nodes + 1, 0);
@@ -173,14 +173,14 @@ std::tuple<Tensor, Tensor> visiting_order_cpu(Tensor node_, int64_t num_nodes) {
 // --- segment_sum ---
 
 Tensor segment_sum_cpu(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
-  const Tensor m = torch::stable::contiguous(m_), ptr = torch::stable::contiguous(ptr_),
-               order = torch::stable::contiguous(order_);
+  const Tensor m = as_contiguous(m_), ptr = as_contiguous(ptr_),
+               order = as_contiguous(order_);
   check_index(order, m.size(0), "segment_sum: receiver_order");
   check_index(ptr, ptr.numel(), "segment_sum: receiver_ptr");
   check_range(order, m.size(0), "segment_sum: receiver_order");
   check_segments(ptr, m.size(0), "segment_sum: receiver_ptr");
   const int64_t nodes = ptr.numel() - 1, dim = m.size(1);
-  Tensor out = torch::stable::new_empty(m, {nodes, dim});
+  Tensor out = new_tensor(m, {nodes, dim});
   by_dtype(m, "segment_sum", [&](auto t) {
     using T = decltype(t);
     const T* from = m.const_data_ptr<T>();
@@ -194,8 +194,8 @@ Tensor segment_sum_cpu(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
 #if defined(NF_CUDA)
 Tensor segment_sum_cuda(Tensor m_, Tensor ptr_, Tensor order_, Tensor) {
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "segment_sum: this torch was built without CUDA");
-  const Tensor m = torch::stable::contiguous(m_), ptr = torch::stable::contiguous(ptr_),
-               order = torch::stable::contiguous(order_);
+  const Tensor m = as_contiguous(m_), ptr = as_contiguous(ptr_),
+               order = as_contiguous(order_);
   check_index(order, m.size(0), "segment_sum: receiver_order");
   check_index(ptr, ptr.numel(), "segment_sum: receiver_ptr");
   for (const Tensor* index : {&ptr, &order})

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "cpu/conv/kernels.h"
-#include "cpu/simd.h"
+#include "cpu/unroll.h"
 
 namespace nf::NF_ISA {
 
@@ -167,27 +167,30 @@ void gradient_channels(const GradientTile<T>& tile, const PathArgs& path, const 
   }
 }
 
-// The two kernels: B, then all channels, two vectors at a time as long as there are two.
-template <class T, bool tangent>
-void gather_any(const GatherTile<T>& tile, const PathArgs& path) {
+// B, then body(blocks, b, db, stride, u) for all channels, two vectors at a time as long as there are two.
+template <class T, bool tangent, class Body>
+inline void over_channels(const Tile<T>& tile, const PathArgs& path, const Body& body) {
   T *const b = tile.scratch, *const db = b + path.coupling.count * kLanes<T>;
   contract_any(b, tile.at.y, path);
   if constexpr (tangent) contract_any(db, tile.tangent.y, path);
   const int stride = padded<T>(path.mul);
   int u = 0;
-  for (; u + 2 * kLanes<T> <= stride; u += 2 * kLanes<T>) gather_channels<T, tangent, 2>(tile, path, b, db, stride, u);
-  if (u < stride) gather_channels<T, tangent, 1>(tile, path, b, db, stride, u);
+  for (; u + 2 * kLanes<T> <= stride; u += 2 * kLanes<T>) body(Index<2>{}, b, db, stride, u);
+  if (u < stride) body(Index<1>{}, b, db, stride, u);
+}
+
+template <class T, bool tangent>
+void gather_any(const GatherTile<T>& tile, const PathArgs& path) {
+  over_channels<T, tangent>(tile, path, [&](auto blocks, const T* b, const T* db, int stride, int u) {
+    gather_channels<T, tangent, blocks.value>(tile, path, b, db, stride, u);
+  });
 }
 
 template <class T, bool tangent>
 void gradient_any(const GradientTile<T>& tile, const PathArgs& path) {
-  T *const b = tile.scratch, *const db = b + path.coupling.count * kLanes<T>;
-  contract_any(b, tile.at.y, path);
-  if constexpr (tangent) contract_any(db, tile.tangent.y, path);
-  const int stride = padded<T>(path.mul);
-  int u = 0;
-  for (; u + 2 * kLanes<T> <= stride; u += 2 * kLanes<T>) gradient_channels<T, tangent, 2>(tile, path, b, db, stride, u);
-  if (u < stride) gradient_channels<T, tangent, 1>(tile, path, b, db, stride, u);
+  over_channels<T, tangent>(tile, path, [&](auto blocks, const T* b, const T* db, int stride, int u) {
+    gradient_channels<T, tangent, blocks.value>(tile, path, b, db, stride, u);
+  });
 }
 
 }  // namespace nf::NF_ISA

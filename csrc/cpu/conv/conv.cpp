@@ -261,6 +261,7 @@ void conv(const ConvGraph& graph, const ConvProblem& problem, const ConvPoint<T>
 template <class T>
 void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const ConvPoint<T>& at, const ConvTangent<T>& along,
                    const T* g, const ConvGradient<T>& to, const ParallelFor& parallel) {
+  if (!to.x && !to.y && !to.w) return;  // without edges the gradients of y and w have no memory either
   const Plan<T>& plan = Plan<T>::of(problem);
   const int dim_y = problem.dim_y, dim_w = problem.dim_w, lanes = plan.kernels.lanes;
   const Scratch<T> zero = zeros<T>(std::max(dim_y, dim_w));
@@ -268,7 +269,6 @@ void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Con
   const Rows<T> dy = edge_rows(along.y, dim_y, zero), dw = edge_rows(along.w, dim_w, zero);
   const NodeRows<T> g_rows(plan.kernels, plan.out, graph.by_receiver.nodes, g, parallel);
   const bool has_tangent = !along.none();
-  if (!to.x && !to.y && !to.w) return;  // without edges the gradients of y and w have no memory either
   if (!to.y && !to.w) {  // x alone: conv with transposed paths; a tangent of x does not matter to it
     const NodeRows<T> no_tangent(plan.kernels, plan.out, 1, static_cast<const T*>(nullptr), parallel);
     const Operands<T> point{g_rows.rows(), y, w}, tangent{no_tangent.rows(), dy, dw};

@@ -35,7 +35,7 @@ struct Inputs {
 
   Inputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const std::vector<int64_t>& paths,
          const std::vector<double>& coefficients, int64_t dim_out)
-      : x(torch::stable::contiguous(x_)), y(torch::stable::contiguous(y_)), w(torch::stable::contiguous(w_)) {
+      : x(as_contiguous(x_)), y(as_contiguous(y_)), w(as_contiguous(w_)) {
     for (const Tensor* tensor : {&x, &y, &w})
       if (tensor->size(0) != 1) batch = tensor->size(0);
     check_rows(x, x.size(0) == 1 ? 1 : batch, x.scalar_type(), "tensor_product: x");
@@ -56,7 +56,7 @@ Threads threads() { return {std::max(1, int(torch::stable::get_num_threads())), 
 Tensor tensor_product_cpu(Tensor x, Tensor y, Tensor w, std::vector<int64_t> paths, std::vector<double> coefficients,
                           int64_t dim_out) {
   const Inputs in(x, y, w, paths, coefficients, dim_out);
-  Tensor out = torch::stable::new_empty(in.x, {in.batch, dim_out});
+  Tensor out = new_tensor(in.x, {in.batch, dim_out});
   by_dtype(in.x, "tensor_product", [&](auto t) {
     using T = decltype(t);
     tensor_product<T>(in.problem, in.operands<T>(), out.mutable_data_ptr<T>(), threads());
@@ -68,12 +68,12 @@ Tensor tensor_product_cpu(Tensor x, Tensor y, Tensor w, std::vector<int64_t> pat
 std::tuple<Tensor, Tensor, Tensor> tensor_product_grad_cpu(Tensor x, Tensor y, Tensor w, Tensor g,
                                                            std::vector<int64_t> paths, std::vector<double> coefficients,
                                                            bool need_x, bool need_y, bool need_w) {
-  const Tensor cotangent = torch::stable::contiguous(g);
+  const Tensor cotangent = as_contiguous(g);
   const Inputs in(x, y, w, paths, coefficients, cotangent.size(1));
   check_rows(cotangent, in.batch, in.x.scalar_type(), "tensor_product: g");
   const auto like = [](const Tensor& tensor, bool need) {
-    return need ? torch::stable::new_empty(tensor, {tensor.size(0), tensor.size(1)})
-                : torch::stable::new_empty(tensor, {0});
+    return need ? new_tensor(tensor, {tensor.size(0), tensor.size(1)})
+                : new_tensor(tensor, {0});
   };
   Tensor dx = like(in.x, need_x), dy = like(in.y, need_y), dw = like(in.w, need_w);
   by_dtype(in.x, "tensor_product_grad", [&](auto t) {
