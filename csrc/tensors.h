@@ -57,9 +57,10 @@ inline void check_index(const Tensor& tensor, int64_t length, const char* name) 
 
 inline void check_range(const Tensor& index, int64_t end, const char* name) {
   const int64_t* values = index.const_data_ptr<int64_t>();
-  bool inside = true;
-  for (int64_t i = 0; i < index.numel(); ++i) inside &= values[i] >= 0 && values[i] < end;
-  STD_TORCH_CHECK(inside, name, " names something outside 0 … ", end - 1);
+  const int64_t count = index.numel();
+  uint64_t signs = 0;  // negative where a value or end - 1 - value is: no comparison, so that any processor takes vectors
+  for (int64_t i = 0; i < count; ++i) signs |= uint64_t(values[i]) | (uint64_t(end) - 1 - uint64_t(values[i]));
+  STD_TORCH_CHECK(int64_t(signs) >= 0, name, " names something outside 0 … ", end - 1);
 }
 
 // Segments follow each other and hold every edge: one left out would leave its gradient unwritten.
