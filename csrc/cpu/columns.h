@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "cpu/simd.h"
 #include "cpu/transpose.h"
+#include "cpu/unroll.h"
 
 namespace nf::NF_ISA {
 
@@ -73,6 +73,19 @@ template <class T, int n, class Get>
   for (int k = 0; k < n; ++k) store(rows + k * kLanes<T>, run[k]);
 }
 
+// body(dim as a constant) where so many columns go faster this way than as part of a square of vectors
+template <class T, class Body>
+[[gnu::always_inline]] inline bool few(int dim, const Body& body) {
+  switch (dim) {
+    case 1: return body(Index<1>{}), true;
+    case 3: return body(Index<3>{}), true;
+    case 4: return body(Index<4>{}), true;
+    case 5: return body(Index<5>{}), true;
+    case 7: return body(Index<7>{}), true;
+    default: return false;
+  }
+}
+
 // --- any number of columns ---
 
 // A vector at element `first` of row e stays inside the block of rows.
@@ -91,10 +104,7 @@ template <class T, class Put>
       for (int e = 0; e < count; ++e) column[e] = rows[int64_t(e) * dim + c];
       put(c, column);
     }
-  } else if (dim == 3) {
-    read_few<T, 3>(rows, put);
-  } else if (dim == 4) {
-    read_few<T, 4>(rows, put);
+  } else if (few<T>(dim, [&](auto n) { read_few<T, n.value>(rows, put); })) {
   } else {
     for (int first = 0; first < dim; first += lanes) {
       const int width = std::min(lanes, dim - first);
@@ -121,10 +131,7 @@ template <class T, class Get>
       const Vec<T> column = get(c);
       for (int e = 0; e < count; ++e) rows[int64_t(e) * dim + c] = column[e];
     }
-  } else if (dim == 3) {
-    write_few<T, 3>(rows, get);
-  } else if (dim == 4) {
-    write_few<T, 4>(rows, get);
+  } else if (few<T>(dim, [&](auto n) { write_few<T, n.value>(rows, get); })) {
   } else {
     // Stores of the last, narrower columns run over into the next row, which is written afterwards.
     for (int first = (dim - 1) / lanes * lanes; first >= 0; first -= lanes) {
