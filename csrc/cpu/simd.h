@@ -100,6 +100,16 @@ inline void store(T* p, Vec<T> v, int n) {
   n >= kLanes<T> ? store(p, v) : store_some(p, v, n);
 }
 
+// The same where it is known at compile time whether the vector is whole.
+template <bool whole, class T>
+inline Vec<T> load(const T* p, int n) {
+  return whole ? load(p) : load_some(p, n);
+}
+template <bool whole, class T>
+inline void store(T* p, Vec<T> v, int n) {
+  whole ? store(p, v) : store_some(p, v, n);
+}
+
 template <class T>
 inline T sum_lanes(Vec<T> v) {
   T part[kLanes<T>];

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kEdgesPerTask = 64;  // fewer are not worth waking a thread for
 constexpr size_t kCacheLine = 64;
+constexpr int kAheadBytes = 1024;  // of a row of w: far enough for memory to answer, near enough to stay in the cache
 constexpr int64_t kStreamBytes = 4 << 20;  // a gradient of w beyond is written past the caches
 constexpr int kMaxTile = 8;  // edges whose rows of x and w share the first-level cache; measured best of 4, 8, 16
 
@@ -89,7 +90,9 @@ struct Plan {
       const auto args = [&](int l1, int l3, int from, int to, double c) {
         const Coupling& cg = coupling(l1, p.l2, l3);
         const CouplingView view{l1, l3, int(cg.entries.size()), cg.entries.data(), cg.terms.data()};
-        return PathArgs{p.mul, from, p.y, p.w, p.w_stride, to, c, view};
+        const int ahead = p.w + std::min(problem.dim_w, kAheadBytes / int(sizeof(T)));
+        const bool in_next = ahead >= problem.dim_w;
+        return PathArgs{p.mul, from, p.y, p.w, p.w_stride, to, in_next ? ahead - problem.dim_w : ahead, in_next, c, view};
       };
       const auto gather = [&](int l_in, int l_out, int from, int to, double c) {
         const auto& of_path = kernels.of(l_in, p.l2, l_out, p.w_stride);
@@ -151,7 +154,7 @@ struct Operands {
   Rows<T> x, y, w;
 };
 
-// Collects for the kernels what they read of a tile's edges.
+// Collects for the kernels what they read of a tile's edges, always in the same place.
 template <class T>
 class TileOf {
  public:
@@ -159,15 +162,17 @@ class TileOf {
       : operands_(operands), dim_y_(dim_y), lanes_(lanes), y_(zeros<T>(int64_t(dim_y) * lanes)), x_(lanes), w_(lanes),
         next_w_(lanes) {}
 
-  TileRows<T> collect(const int64_t* edges, int count, const int64_t* x_of_edge, const int64_t* next, int next_count) {
+  TileRows<T> rows() const { return {y_.get(), x_.data(), w_.data(), next_w_.data()}; }
+
+  void collect(const int64_t* edges, int count, const int64_t* x_of_edge, const int64_t* next, int next_count) {
     for (int e = 0; e < count; ++e) {
       x_[e] = operands_.x[x_of_edge[edges[e]]];
       w_[e] = operands_.w[edges[e]];
       next_w_[e] = e < next_count ? operands_.w[next[e]] : w_[e];
-      const T* y = operands_.y[edges[e]];
-      for (int c = 0; c < dim_y_; ++c) y_.get()[c * lanes_ + e] = y[c];
+      const T* from = operands_.y[edges[e]];
+      T* to = y_.get() + e;
+      for (int c = 0; c < dim_y_; ++c, to += lanes_) *to = from[c];
     }
-    return {y_.get(), x_.data(), w_.data(), next_w_.data()};
   }
 
  private:
@@ -186,17 +191,21 @@ class Tiles {
       : walk_(walk), x_of_edge_(x_of_edge), size_(std::min(lanes, kMaxTile)), at_(at, dim_y, lanes),
         tangent_(tangent ? *tangent : at, dim_y, lanes), has_tangent_(tangent), scratch_(scratch) {}
 
-  // body(tile, the edge numbers of the tile)
+  // What for_each fills, one tile after the other.
+  Tile<T> tile() const { return {0, at_.rows(), tangent_.rows(), scratch_.get()}; }
+
+  // body(the edge numbers of the tile) for each tile of the node, whose number of edges is put into `edges`
   template <class Body>
-  void for_each(int64_t node, const Body& body) {
+  void for_each(int64_t node, int& edges, const Body& body) {
     const int64_t end = walk_.ptr[node + 1], last = walk_.ptr[walk_.nodes];
     for (int64_t first = walk_.ptr[node]; first < end; first += size_) {
-      const int64_t* edges = walk_.order + first;
+      const int64_t* numbers = walk_.order + first;
       const int count = int(std::min<int64_t>(size_, end - first));
       const int next = int(std::min<int64_t>(size_, last - first - count));
-      Tile<T> tile{count, at_.collect(edges, count, x_of_edge_, edges + count, next), {}, scratch_.get()};
-      if (has_tangent_) tile.tangent = tangent_.collect(edges, count, x_of_edge_, edges + count, next);
-      body(tile, edges);
+      at_.collect(numbers, count, x_of_edge_, numbers + count, next);
+      if (has_tangent_) tangent_.collect(numbers, count, x_of_edge_, numbers + count, next);
+      edges = count;
+      body(numbers);
     }
   }
 
@@ -221,11 +230,11 @@ void gather(const Walk& walk, int64_t edges, const int64_t* in_of_edge, const Pl
   parallel(walk.nodes, grain(walk, edges), [&](int64_t begin, int64_t end) {
     Tiles<T> tiles(walk, in_of_edge, at, tangent, dim_y, plan.kernels.lanes, plan.scratch);
     Scratch<T> sums(layout_out.width());
+    GatherTile<T> tile{tiles.tile(), sums.get()};
     for (int64_t i = begin; i < end; ++i) {
       std::fill_n(sums.get(), layout_out.width(), T(0));
-      tiles.for_each(i, [&](const Tile<T>& tile, const int64_t*) {
-        const GatherTile<T> gather{tile, sums.get()};
-        for (const auto& step : steps) step.run[tangent != nullptr](gather, step.args);
+      tiles.for_each(i, tile.edges, [&](const int64_t*) {
+        for (const auto& step : steps) step.run[tangent != nullptr](tile, step.args);
       });
       layout_out.to_row(plan.kernels, sums.get(), out + i * layout_out.dim());
     }
@@ -289,18 +298,18 @@ void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Con
     Scratch<T> x_sums(plan.x.width()), y_partial(partial_row * kMaxTile), unwanted(dim_w);
     const T* g_of_edge[kMaxTile];
     T* w_rows[kMaxTile];
+    GradientTile<T> tile{tiles.tile(), g_of_edge, to.x ? x_sums.get() : nullptr, y_partial.get(), w_rows, dim_y,
+                         stream_w};
     for (int64_t i = begin; i < end; ++i) {
       std::fill_n(x_sums.get(), plan.x.width(), T(0));
-      tiles.for_each(i, [&](const Tile<T>& tile, const int64_t* edges) {
+      tiles.for_each(i, tile.edges, [&](const int64_t* edges) {
         std::fill_n(y_partial.get(), partial_row * tile.edges, T(0));
         for (int e = 0; e < tile.edges; ++e) {
           g_of_edge[e] = g_rows.rows()[graph.receiver[edges[e]]];
           w_rows[e] = to.w ? to.w + edges[e] * dim_w : unwanted.get();
           if (!problem.covers_w) std::fill_n(w_rows[e], dim_w, T(0));
         }
-        const GradientTile<T> gradient{tile, g_of_edge, to.x ? x_sums.get() : nullptr, y_partial.get(), w_rows, dim_y,
-                                       stream_w};
-        for (const auto& step : plan.gradient) step.run[has_tangent](gradient, step.args);
+        for (const auto& step : plan.gradient) step.run[has_tangent](tile, step.args);
         for (int e = 0; to.y && e < tile.edges; ++e)
           plan.kernels.sum_dy(y_partial.get() + e * partial_row, to.y + edges[e] * dim_y, dim_y);
       });

@@ -25,6 +25,8 @@ struct CouplingView {
 // One path; offsets into channel-last rows (x, out), into y's components and into rows of w.
 struct PathArgs {
   int mul, x, y, w, w_stride, out;
+  int ahead;           // offset into a row of w of what is to be prefetched while this path is worked on,
+  bool ahead_in_next;  // in the rows of the next tile
   double coefficient;
   CouplingView coupling;
 };
@@ -35,7 +37,9 @@ struct TileRows {
   const T* y;              // [dim_y][lanes]
   const T* const* x;       // senders' rows, channel-last
   const T* const* w;       // weight rows
-  const T* const* next_w;  // those of the tile after this one, for the kernels to prefetch as they go
+  const T* const* next_w;  // those of the tile after this one
+
+  const T* const* ahead(const PathArgs& path) const { return path.ahead_in_next ? next_w : w; }
 };
 
 template <class T>
