@@ -12,26 +12,31 @@ from nequip_fast.ops import backend
 
 
 def compiled_operator(
-    name: str, fake: Callable[..., Any], setup: Callable[..., None], backward: Callable[..., Any]
+    name: str,
+    fake: Callable[..., Any],
+    setup: Callable[..., None],
+    backward: Callable[..., Any],
+    vmap: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Register the derivative of ``nequip_fast::name`` and its mapping over one more leading dimension.
+    """Register the derivative of ``nequip_fast::name`` and its mapping over one more dimension.
 
     Args:
         fake: shapes of the results.
         setup: what is kept for the derivative, ``(ctx, inputs, output)``.
         backward: the derivative, ``(ctx, *cotangents)``.
+        vmap: the mapping, ``(info, in_dims, *arguments)``. Without it the mapped dimension joins the leading ones:
+            for operators whose tensors come first among the arguments, each [..., d] with the same leading dimensions.
 
     Returns:
-        The operator, its tensors first among the arguments, each [..., d] with the same leading dimensions. It takes
-        the shortest way: torch.func does not know what torch.library registers and gets an autograd function; and
-        where nothing is to be differentiated autograd's layer in Python is passed, which takes 3 µs, as long as a
-        small kernel.
+        The operator, which takes the shortest way: torch.func does not know what torch.library registers and gets an
+        autograd function; and where nothing is to be differentiated autograd's layer in Python is passed, which takes
+        3 µs, as long as a small kernel.
     """
     if not backend.compiled(name):
         return _not_built
     qualified, operator = f"nequip_fast::{name}", getattr(torch.ops.nequip_fast, name).default
 
-    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+    def leading(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
         tensors = [
             a.expand(info.batch_size, *a.shape) if dim is None else a.movedim(dim, 0)
             for a, dim in zip(arguments, in_dims, strict=True)
@@ -40,6 +45,7 @@ def compiled_operator(
         result = call(*tensors, *arguments[len(tensors) :])
         return result, (0,) * len(result) if isinstance(result, tuple) else 0
 
+    vmap = vmap or leading
     torch.library.register_fake(qualified, fake)
     torch.library.register_autograd(qualified, backward, setup_context=setup)
     torch.library.register_vmap(qualified, vmap)

@@ -22,6 +22,7 @@ from torch import Tensor
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.product_paths import MODES, ProductProblem
+from nequip_fast.ops.registration import compiled_operator
 
 
 def tensor_product(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> Tensor:
@@ -84,19 +85,6 @@ def _check(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> None:
 
 
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/tensor_product the kernels ---
-
-
-def _product(*arguments: Any) -> Tensor:
-    return _Product.apply(*arguments) if _transforms() else torch.ops.nequip_fast.tensor_product(*arguments)
-
-
-def _product_grad(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _ProductGrad.apply(*arguments) if _transforms() else torch.ops.nequip_fast.tensor_product_grad(*arguments)
-
-
-def _transforms() -> bool:
-    """True inside torch.func's transforms, which know autograd functions but not what torch.library registers."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _product_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -218,44 +206,13 @@ def _flatten(operand: Tensor, dim: int | None, size: int, batch: int) -> Tensor:
     return operand.expand(size, batch, -1).reshape(size * batch, -1)
 
 
-class _Product(torch.autograd.Function):
-    """``tensor_product`` for torch.func."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> Tensor:
-        return torch.ops.nequip_fast.tensor_product(*arguments)
-
-    setup_context = staticmethod(_product_setup)
-    backward = staticmethod(_product_backward)
-    vmap = staticmethod(_product_vmap)
+def _product_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(batch_size(x, y, w), rest[-1])
 
 
-class _ProductGrad(torch.autograd.Function):
-    """``tensor_product_grad`` for torch.func."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.nequip_fast.tensor_product_grad(*arguments)
-
-    setup_context = staticmethod(_grad_setup)
-    backward = staticmethod(_grad_backward)
-    vmap = staticmethod(_grad_vmap)
+def _grad_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape if needed else 0) for t, needed in zip((x, y, w), rest[-3:], strict=True))
 
 
-if backend.compiled("tensor_product"):
-
-    @torch.library.register_fake("nequip_fast::tensor_product")
-    def _(x, y, w, paths, coefficients, dim_out):
-        return x.new_empty(batch_size(x, y, w), dim_out)
-
-    @torch.library.register_fake("nequip_fast::tensor_product_grad")
-    def _(x, y, w, g, paths, coefficients, need_x, need_y, need_w):
-        need = need_x, need_y, need_w
-        return tuple(t.new_empty(t.shape if needed else 0) for t, needed in zip((x, y, w), need, strict=True))
-
-    torch.library.register_autograd(
-        "nequip_fast::tensor_product", _product_backward, setup_context=_product_setup
-    )  # fmt: skip
-    torch.library.register_autograd("nequip_fast::tensor_product_grad", _grad_backward, setup_context=_grad_setup)
-    torch.library.register_vmap("nequip_fast::tensor_product", _product_vmap)
-    torch.library.register_vmap("nequip_fast::tensor_product_grad", _grad_vmap)
+_product = compiled_operator("tensor_product", _product_fake, _product_setup, _product_backward, _product_vmap)
+_product_grad = compiled_operator("tensor_product_grad", _grad_fake, _grad_setup, _grad_backward, _grad_vmap)
