@@ -27,6 +27,7 @@ from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem
+from nequip_fast.ops.registration import compiled_operator
 
 
 def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> Tensor:
@@ -48,7 +49,7 @@ def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) ->
     _check(x, y, w, graph, problem)
     if backend.choose("conv", x) == "reference":
         return conv_reference(x, y, w, graph, problem)
-    return torch.ops.nequip_fast.conv(x, y, w, *graph, problem.text)
+    return _conv(x, y, w, *graph, problem.text)
 
 
 def conv_reference(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> Tensor:
@@ -90,21 +91,21 @@ def _nothing(p: Point) -> bool:
 
 def _tangent(p: Point, d: Point, edges: tuple[Any, ...]) -> Tensor | None:
     """T(p, p, d)/2."""
-    return None if _nothing(d) else torch.ops.nequip_fast.conv_tangent(*p, *d, *edges)
+    return None if _nothing(d) else _conv_tangent(*p, *d, *edges)
 
 
 def _gradient(p: Point, g: Tensor, edges: tuple[Any, ...], want: Sequence[bool]) -> Point:
     """T(·, p, p; g)/2, where wanted."""
     if not any(want):
         return _NOTHING
-    return _wanted(torch.ops.nequip_fast.conv_gradient(*p, g, *edges, *want), want)
+    return _wanted(_conv_gradient(*p, g, *edges, *want), want)
 
 
 def _gradient_tangent(p: Point, g: Tensor, d: Point, edges: tuple[Any, ...], want: Sequence[bool]) -> Point:
     """T(·, p, d; g), where wanted."""
     if not any(want) or _nothing(d):
         return _NOTHING
-    return _wanted(torch.ops.nequip_fast.conv_gradient_tangent(*p, g, *d, *edges, *want), want)
+    return _wanted(_conv_gradient_tangent(*p, g, *d, *edges, *want), want)
 
 
 @cache
@@ -166,7 +167,7 @@ def _gradient_tangent_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Te
     to_g = None
     if want[3]:  # T(p, c, d), term by term
         terms = [
-            torch.ops.nequip_fast.conv(a[0], b[1], third[2], *(edges if third is p else linear_in_w))
+            _conv(a[0], b[1], third[2], *(edges if third is p else linear_in_w))
             for a, b, third in permutations((p, c, d))
             if a[0] is not None and b[1] is not None and third[2] is not None
         ]
@@ -174,48 +175,33 @@ def _gradient_tangent_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Te
     return *to_p, to_g, *to_d, *ctx.rest
 
 
-def _out_like(x: Tensor, receiver_ptr: Tensor, text: str) -> Tensor:
+def _conv_fake(x: Tensor, *rest: Any) -> Tensor:
+    *_, receiver_ptr, _, _, _, text = rest
     return x.new_empty(receiver_ptr.shape[0] - 1, ConvProblem.from_text(text).dim_out)
 
 
-def _gradient_like(p: Sequence[Tensor], want: Sequence[bool]) -> tuple[Tensor, ...]:
-    return tuple(t.new_empty(t.shape if wanted else (0, t.shape[1])) for t, wanted in zip(p, want, strict=True))
+def _gradient_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    want = rest[-3:]
+    return tuple(t.new_empty(t.shape if wanted else (0, t.shape[1])) for t, wanted in zip((x, y, w), want, strict=True))
 
 
-def _looped(operator: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule of vmap: one call for each entry of the mapped axis; there is no kernel for many graphs at once."""
+def _operator(name: str, fake: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
+    """One of the four, mapped by a call for each entry: there is no kernel for many graphs at once."""
 
-    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+    def one_by_one(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
         results = [
-            operator(*(a if dim is None else a.select(dim, i) for a, dim in zip(args, in_dims, strict=True)))
+            operator(*(a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True)))
             for i in range(info.batch_size)
         ]
         if isinstance(results[0], Tensor):
             return torch.stack(results), 0
         return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
 
-    return rule
+    operator = compiled_operator(name, fake, _setup, backward, one_by_one)
+    return operator
 
 
-def _register() -> None:
-    ops, library = torch.ops.nequip_fast, torch.library
-    fakes: dict[str, Callable[..., Any]] = {
-        "conv": lambda x, y, w, *rest: _out_like(x, rest[2], rest[-1]),
-        "conv_tangent": lambda x, y, w, dx, dy, dw, *rest: _out_like(x, rest[2], rest[-1]),
-        "conv_gradient": lambda x, y, w, g, *rest: _gradient_like((x, y, w), rest[-3:]),
-        "conv_gradient_tangent": lambda x, y, w, g, dx, dy, dw, *rest: _gradient_like((x, y, w), rest[-3:]),
-    }
-    backwards: tuple[Callable[..., Any], ...] = (
-        _conv_backward,
-        _tangent_backward,
-        _gradient_backward,
-        _gradient_tangent_backward,
-    )
-    for (name, fake), backward in zip(fakes.items(), backwards, strict=True):
-        library.register_fake(f"nequip_fast::{name}", fake)
-        library.register_autograd(f"nequip_fast::{name}", backward, setup_context=_setup)
-        library.register_vmap(f"nequip_fast::{name}", _looped(getattr(ops, name)))
-
-
-if backend.compiled("conv"):
-    _register()
+_conv = _operator("conv", _conv_fake, _conv_backward)
+_conv_tangent = _operator("conv_tangent", _conv_fake, _tangent_backward)
+_conv_gradient = _operator("conv_gradient", _gradient_fake, _gradient_backward)
+_conv_gradient_tangent = _operator("conv_gradient_tangent", _gradient_fake, _gradient_tangent_backward)

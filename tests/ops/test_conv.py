@@ -381,6 +381,39 @@ def test_vmap(in_dims):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+def test_torch_func():
+    """grad, grad of grad, vmap over both, vjp and jacrev: what plain autograd makes of the definition."""
+    problem, graph = ConvProblem.from_irreps(*UNCOMMON["with and without weights"]), random_graph(4, 12)
+    samples = [inputs(problem, graph) for _ in range(3)]
+    all_three = (0, 1, 2)
+
+    def function(*tensors):
+        return conv(*tensors, graph, problem)
+
+    gradients = torch.func.grad(lambda *t: function(*t).sin().sum(), all_three)
+    second = torch.func.grad(lambda *t: sum(g.sin().sum() for g in gradients(*t)), all_three)
+
+    def definition(tensors):
+        value = conv_reference(*tensors, graph, problem)
+        first = torch.autograd.grad(value.sin().sum(), tensors, create_graph=True)
+        return value, first, torch.autograd.grad(sum(g.sin().sum() for g in first), tensors)
+
+    expected = [definition(tensors) for tensors in samples]
+    value, first, of_first = expected[0]
+    with use_backend("cpu"):
+        out, vjp = torch.func.vjp(function, *samples[0])
+        found = [out, *vjp(out.cos()), *gradients(*samples[0]), *second(*samples[0])]
+        stacked = [torch.stack(tensors) for tensors in zip(*samples, strict=True)]
+        mapped = zip(*torch.vmap(gradients)(*stacked), strict=True), zip(*torch.vmap(second)(*stacked), strict=True)
+        jacobians = torch.func.jacrev(function, all_three)(*samples[0])
+    for a, b in zip(found, [value, *first, *first, *of_first], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    for a, b, (_, *both) in zip(*mapped, expected, strict=True):
+        torch.testing.assert_close([a, b], both, rtol=1e-12, atol=1e-12)
+    by_rows = torch.autograd.functional.jacobian(lambda *t: conv_reference(*t, graph, problem), tuple(samples[0]))
+    torch.testing.assert_close(jacobians, by_rows, rtol=1e-12, atol=1e-12)
+
+
 def forces_like(problem: ConvProblem):
     """A function that differentiates inside, as a force field does."""
 
