@@ -3,11 +3,8 @@
     scalars  out[u] = c f(x[u])            gated irreps  out[u, m] = c f(s[u]) x[u, m],  s the gate scalars
 
 f is one of :data:`ACTIVATIONS` and c a constant, in e3nn's modules the one that keeps the second moment at one. The
-compiled operators compute the first derivative and its derivative as one pass each,
-
-    gate_vjp(x, g) = ∂(g · out)/∂x,    gate_vjp_grad(x, g, c) = ∂(c · vjp)/∂(x, g);
-
-derivatives of the last one, of third order in all, are those of the definition in plain torch.
+first derivative and its derivative are compiled as well, one pass each:
+:func:`~nequip_fast.ops.registration.operator_with_vjp`.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from torch.nn import functional
 
 from nequip_fast.errors import InputError, nearest
 from nequip_fast.ops import backend
-from nequip_fast.ops.registration import compiled_operator, third_derivatives
+from nequip_fast.ops.registration import operator_with_vjp
 
 
 def shifted_softplus(x: Tensor) -> Tensor:
@@ -199,37 +196,8 @@ def _refined(*partitions: Sequence[int]) -> Iterator[tuple[Any, ...]]:
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/gate the kernels ---
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, integers, constants = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.problem = integers, constants
-
-
-def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    return _vjp(*ctx.saved_tensors, g, *ctx.problem), None, None
-
-
-def _vjp_backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
-    return *_vjp_grad(*ctx.saved_tensors, c, *ctx.problem), None, None
-
-
-def _vjp_grad_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = third_derivatives(lambda x: _definition(x, *ctx.problem), ctx.saved_tensors, cotangents)
-    return *gradients, None, None
-
-
 def _fake(x: Tensor, integers: Sequence[int], constants: Sequence[float]) -> Tensor:
     return x.new_empty(*x.shape[:-1], sum(mul * dim for mul, dim in zip(integers[3::6], integers[4::6], strict=True)))
 
 
-def _fake_vjp(x: Tensor, *_: Any) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-def _fake_vjp_grad(x: Tensor, g: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), g.new_empty(g.shape)
-
-
-_gate = compiled_operator("gate", _fake, _setup, _backward)
-_vjp = compiled_operator("gate_vjp", _fake_vjp, _setup, _vjp_backward)
-_vjp_grad = compiled_operator("gate_vjp_grad", _fake_vjp_grad, _setup, _vjp_grad_backward)
+_gate = operator_with_vjp("gate", _fake, _definition)

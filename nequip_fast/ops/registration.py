@@ -69,7 +69,50 @@ def _not_built(*arguments: Any) -> Any:
     raise AssertionError("backend.choose lets no call come here")
 
 
-def third_derivatives(
+def operator_with_vjp(name: str, fake: Callable[..., Any], definition: Callable[..., Tensor]) -> Callable[..., Any]:
+    """Register ``nequip_fast::name``, a function of x, with its compiled derivative and the derivative of that.
+
+        name(x, …),    name_vjp(x, g, …) = ∂(g · name)/∂x,    name_vjp_grad(x, g, c, …) = ∂(c · name_vjp)/∂(x, g)
+
+    where … is what is not differentiated, the same for all three.
+
+    Args:
+        fake: shape of the result.
+        definition: the same function in plain torch; derivatives from the third order on are its own.
+
+    Returns:
+        The operator, differentiable to any order, of x [..., d] with any leading dimensions.
+    """
+
+    def keep_first(tensors: int) -> Callable[..., None]:
+        def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            ctx.save_for_backward(*inputs[:tensors])
+            ctx.constants = inputs[tensors:]
+
+        return setup
+
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return vjp(*ctx.saved_tensors, g, *ctx.constants), *[None] * len(ctx.constants)
+
+    def vjp_backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
+        return *vjp_grad(*ctx.saved_tensors, c, *ctx.constants), *[None] * len(ctx.constants)
+
+    def vjp_grad_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        third = _third_derivatives(lambda x: definition(x, *ctx.constants), ctx.saved_tensors, cotangents)
+        return *third, *[None] * len(ctx.constants)
+
+    def vjp_fake(x: Tensor, *_: Any) -> Tensor:
+        return x.new_empty(x.shape)
+
+    def vjp_grad_fake(x: Tensor, g: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        return x.new_empty(x.shape), g.new_empty(g.shape)
+
+    vjp_grad = compiled_operator(f"{name}_vjp_grad", vjp_grad_fake, keep_first(3), vjp_grad_backward)
+    vjp = compiled_operator(f"{name}_vjp", vjp_fake, keep_first(2), vjp_backward)
+    return compiled_operator(name, fake, keep_first(1), backward)
+
+
+def _third_derivatives(
     definition: Callable[[Tensor], Tensor], tensors: Sequence[Tensor], cotangents: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """The derivative of ``(x, g, c) -> ∂(c · vjp(x, g)) / ∂(x, g)``, vjp that of a function defined in plain torch.

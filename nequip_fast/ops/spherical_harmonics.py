@@ -3,12 +3,9 @@
 y is the polar axis, components are ordered m = −l … l, and there is no Condon-Shortley phase; so in ``component``
 normalisation (Σ_m Y_lm² = 2l + 1 on the unit sphere) Y_1 = √3 (x, y, z).
 
-The kernels recompute what they need from the vectors, so that nothing but them is kept for the derivatives:
-
-    spherical_harmonics_vjp(r, g) = Σ_k g_k ∂Y_k/∂r,    spherical_harmonics_vjp_grad(r, g, c) = ∂(c · vjp)/∂(r, g)
-
-with the division by |r| and the normalisation inside. Derivatives of the last one, of third order in all, are those
-of the definition in plain torch.
+The first derivative and its derivative are compiled as well (:func:`~nequip_fast.ops.registration.operator_with_vjp`),
+with the division by |r| and the normalisation inside. The kernels recompute what they need from the vectors, so that
+nothing but them is kept for the derivatives.
 
 Formulas: recurrences of the associated Legendre polynomials P_l^m(z, r²); gradients from the ladder operators of solid
 harmonics, ∂z P_l^m = (l+m) P_{l−1}^m (r² not held) and ∂x P_l^m = −x P_{l−1}^{m+1} (e.g. Varshalovich, Quantum Theory
@@ -26,7 +23,7 @@ from torch import Tensor
 
 from nequip_fast.errors import InputError, nearest
 from nequip_fast.ops import backend
-from nequip_fast.ops.registration import compiled_operator, third_derivatives
+from nequip_fast.ops.registration import operator_with_vjp
 
 MAX_L = 11
 NORMALIZATIONS = ("component", "norm", "integral")
@@ -110,39 +107,8 @@ def _scale(l: int, normalization: str) -> float:
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/spherical_harmonics the kernels ---
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, degrees, normalization, normalize = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.problem = degrees, normalization, normalize
-
-
-def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    return _vjp(*ctx.saved_tensors, g, *ctx.problem), None, None, None
-
-
-def _vjp_backward(ctx: Any, c: Tensor) -> tuple[Tensor | None, ...]:
-    return *_vjp_grad(*ctx.saved_tensors, c, *ctx.problem), None, None, None
-
-
-def _vjp_grad_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = third_derivatives(
-        lambda r: spherical_harmonics_reference(r, *ctx.problem), ctx.saved_tensors, cotangents
-    )  # fmt: skip
-    return *gradients, None, None, None
-
-
 def _fake(vectors: Tensor, degrees: Sequence[int], *_: Any) -> Tensor:
     return vectors.new_empty(*vectors.shape[:-1], sum(2 * l + 1 for l in degrees))
 
 
-def _fake_vjp(vectors: Tensor, *_: Any) -> Tensor:
-    return vectors.new_empty(vectors.shape)
-
-
-def _fake_vjp_grad(vectors: Tensor, g: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return vectors.new_empty(vectors.shape), g.new_empty(g.shape)
-
-
-_harmonics = compiled_operator("spherical_harmonics", _fake, _setup, _backward)
-_vjp = compiled_operator("spherical_harmonics_vjp", _fake_vjp, _setup, _vjp_backward)
-_vjp_grad = compiled_operator("spherical_harmonics_vjp_grad", _fake_vjp_grad, _setup, _vjp_grad_backward)
+_harmonics = operator_with_vjp("spherical_harmonics", _fake, spherical_harmonics_reference)
