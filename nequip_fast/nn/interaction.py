@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activation_names import activation
 from nequip_fast.nn.mlp import ScalarMLP
-from nequip_fast.nn.model_gate import Gate, NormActivation
+from nequip_fast.nn.model_gate import Gate
+from nequip_fast.nn.norm_activation import NormActivation
 from nequip_fast.nn.scale_shift import per_type_values
 from nequip_fast.nn.tensor_product_conv import TensorProductConv
 from nequip_fast.o3 import FullyConnectedTensorProduct, Linear
@@ -127,6 +128,7 @@ class ConvNetLayer(nn.Module):
         reachable = [(mul, ir) for mul, ir in irreps_hidden if path_exists(irreps_in, settings.irreps_edge_sh, ir)]
         scalars = Irreps([(mul, ir) for mul, ir in reachable if ir.l == 0])
         gated = Irreps([(mul, ir) for mul, ir in reachable if ir.l > 0])
+        features = (scalars + gated).simplify()
         scalar_activations = _by_parity("convnet_nonlinearity_scalars", settings.nonlinearity_scalars)
         gate_activations = _by_parity("convnet_nonlinearity_gates", settings.nonlinearity_gates)
         self.equivariant_nonlin: Gate | NormActivation
@@ -134,10 +136,11 @@ class ConvNetLayer(nn.Module):
             gate_parity = 1 if path_exists(irreps_in, settings.irreps_edge_sh, Irrep("0e")) else -1
             self.equivariant_nonlin = Gate(scalars, gated, gate_parity, scalar_activations, gate_activations)
         elif settings.nonlinearity_type == "norm":
-            self.equivariant_nonlin = NormActivation((scalars + gated).simplify(), scalar_activations[1])
+            with default_dtype(settings.dtype):
+                self.equivariant_nonlin = NormActivation(features, activation(scalar_activations[1]))
         else:
             raise InputError(f"convnet_nonlinearity_type must be gate or norm, not {settings.nonlinearity_type!r}")
-        self.resnet = resnet and (scalars + gated).simplify() == irreps_in
+        self.resnet = resnet and features == irreps_in
         self.irreps_out = self.equivariant_nonlin.irreps_out
         self.conv = InteractionBlock(
             irreps_in, self.equivariant_nonlin.irreps_in, settings, radial_mlp_depth, radial_mlp_width, use_sc

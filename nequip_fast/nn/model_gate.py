@@ -1,12 +1,11 @@
-"""Equivariant nonlinearities: gating by learned scalars, and scaling by the norm."""
+"""The gate of NequIP's layers: activations by name and parity, irreps times learned scalars."""
 
 from __future__ import annotations
 
-import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
-from nequip_fast.nn.activation_names import activation, output_parity, second_moment_factor
+from nequip_fast.nn.activation_names import output_parity, second_moment_factor
 from nequip_fast.ops import GateProblem, gate
 
 
@@ -55,34 +54,6 @@ class Gate(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.irreps_in} -> {self.irreps_out}"
-
-
-class NormActivation(nn.Module):
-    """Each copy of each irrep times ``f(|x|) / |x|``; as ``e3nn.nn.NormActivation(normalize=True, bias=False)``.
-
-    Args:
-        irreps: of the input and the output.
-        name: the activation ``f``.
-        epsilon: smallest norm told apart from zero.
-    """
-
-    def __init__(self, irreps: Irreps, name: str, epsilon: float = 1e-8) -> None:
-        super().__init__()
-        self.irreps_in = self.irreps_out = irreps
-        self._name, self._epsilon = name, epsilon
-        self._dims = [block.dim for block in irreps]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, irreps.dim] -> [N, irreps.dim]"""
-        outputs = []
-        for block, (mul, ir) in zip(x.split(self._dims, dim=1), self.irreps_in, strict=True):
-            copies = block.reshape(block.shape[0], mul, ir.dim)
-            norm = copies.square().sum(-1, keepdim=True).clamp(min=self._epsilon**2).sqrt()
-            outputs.append((copies * (activation(self._name)(norm) / norm)).flatten(1))
-        return torch.cat(outputs, dim=1)
-
-    def extra_repr(self) -> str:
-        return f"{self.irreps_in}, {self._name}"
 
 
 def _with_factor(name: str) -> tuple[str, float]:

@@ -83,6 +83,7 @@ def test_norm_activation(irreps: str, bias: bool) -> None:
     assert not ours(zero).any()
     [gradient] = torch.autograd.grad(ours(zero).sum(), zero)
     assert bool(gradient.isfinite().all())
+    assert ours(zero[:0]).shape == zero[:0].shape
 
 
 def test_norm_activation_without_normalising() -> None:
