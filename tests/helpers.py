@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from e3nn import o3
 
+from nequip_fast.dtypes import default_dtype
 from nequip_fast.ops import ConvProblem, Graph
 
 TRIPLES = [(a, b, c) for a in range(5) for b in range(5) for c in range(abs(a - b), min(a + b, 4) + 1)]
@@ -36,13 +37,9 @@ def random_graph(num_nodes: int, num_edges: int) -> Graph:
 
 def e3nn_conv(in1, in2, out, instructions, x, y, w, graph: Graph, **normalization: str) -> torch.Tensor:
     """e3nn's TensorProduct on gathered features and a scatter-sum, constants native to the dtype of x."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(x.dtype)  # an oracle built in float32 keeps float32 Clebsch-Gordan constants
-    try:
-        paths = [(*instruction, *("uvu", True)[len(instruction) - 3 :]) for instruction in instructions]
+    paths = [(*instruction, *("uvu", True)[len(instruction) - 3 :]) for instruction in instructions]
+    with default_dtype(x.dtype):
         product = o3.TensorProduct(in1, in2, out, paths, shared_weights=False, internal_weights=False, **normalization)
-    finally:
-        torch.set_default_dtype(default)
     messages = product(x[graph.sender], y, w)
     return x.new_zeros(graph.num_nodes, o3.Irreps(out).dim).index_add(0, graph.receiver, messages)
 

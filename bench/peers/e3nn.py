@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import e3nn.nn
 import e3nn.o3
@@ -13,6 +12,7 @@ from e3nn import o3
 from torch import Tensor
 
 from bench.problems import ConvCase, HarmonicsCase, ModuleCase
+from nequip_fast.dtypes import default_dtype
 from nequip_fast.nn import TensorProductConv
 from nequip_fast.o3 import SphericalHarmonics
 from nequip_fast.ops import Graph
@@ -24,17 +24,6 @@ FAMILY = "e3nn"
 def missing() -> str | None:
     """Never: e3nn is a dependency."""
     return None
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """e3nn stores its constants in the default dtype."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 class TensorProductScatter(torch.nn.Module):

@@ -9,6 +9,7 @@ import torch
 
 from bench.peers import ours
 from bench.problems import ModelCase
+from nequip_fast.dtypes import default_dtype
 
 NAME = "nequip-eager"
 FAMILY = "nequip"
@@ -30,13 +31,10 @@ def twin(mine: Any) -> torch.nn.Module:
     import nequip.model
     from nequip.utils.global_state import set_global_state
 
-    dtype = torch.get_default_dtype()
-    set_global_state()  # nequip builds no model without it
-    try:
+    with default_dtype(torch.get_default_dtype()):  # it is part of nequip's global state
+        set_global_state()  # nequip builds no model without it
         arguments = dict(mine.config)
         theirs = getattr(nequip.model, arguments.pop("builder"))(**arguments)
-    finally:
-        torch.set_default_dtype(dtype)
     # the keys are ours behind the prefix of nequip's wrappers
     prefix = next(name for name in theirs.state_dict() if name.endswith("type_embed.embed_module.weight"))
     prefix = prefix.removesuffix("type_embed.embed_module.weight")

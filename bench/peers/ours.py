@@ -12,9 +12,9 @@ from torch import Tensor
 import nequip_fast.nn
 import nequip_fast.o3
 from bench.calls import NotOffered
-from bench.peers.e3nn import default_dtype
 from bench.problems import ConvCase, HarmonicsCase, ModelCase, ModuleCase
 from bench.water import water_graph
+from nequip_fast.dtypes import default_dtype
 from nequip_fast.ops import Graph, spherical_harmonics
 from nequip_fast.ops import conv as conv_operator
 

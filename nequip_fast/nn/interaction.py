@@ -6,14 +6,14 @@ S. Batzner et al., Nature Communications 13, 2453 (2022); details as in nequip 0
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from e3nn.o3 import Irrep, Irreps
 from torch import Tensor, nn
 
+from nequip_fast.dtypes import default_dtype
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activation_names import activation
 from nequip_fast.nn.mlp import ScalarMLP
@@ -152,17 +152,6 @@ class ConvNetLayer(nn.Module):
         """As :meth:`InteractionBlock.forward`."""
         y = self.equivariant_nonlin(self.conv(x, attributes, types, edge_sh, edge_radial, graph))
         return x + y if self.resnet else y
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """What e3nn's modules are built in: they take no dtype."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(previous)
 
 
 def tensor_product_conv(irreps_in: Irreps, irreps_edge_sh: Irreps, irreps_out: Irreps) -> TensorProductConv:

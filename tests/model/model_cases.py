@@ -15,6 +15,7 @@ import torch
 from ase.neighborlist import neighbor_list
 from torch import Tensor
 
+from nequip_fast.dtypes import default_dtype
 from nequip_fast.model import GraphModel, build_model, load_nequip_state_dict
 
 TYPES = ["C", "H", "O"]
@@ -117,14 +118,10 @@ def nequip_globals() -> Iterator[None]:
     """nequip wants global state of its own; put torch's default precision back afterwards."""
     from nequip.utils.global_state import set_global_state
 
-    default = torch.get_default_dtype()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), default_dtype(torch.get_default_dtype()):
         warnings.simplefilter("ignore")
         set_global_state()
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(default)
+        yield
 
 
 def pair(case: str, dtype: str = "float64") -> tuple[torch.nn.Module, GraphModel]:

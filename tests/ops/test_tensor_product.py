@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from nequip_fast.dtypes import default_dtype
 from nequip_fast.errors import InputError
 from nequip_fast.ops import ProductPath, ProductProblem, tensor_product, use_backend
 from nequip_fast.ops.product_paths import MODES
@@ -42,15 +43,11 @@ def one_path(mode: str, degrees: tuple[int, int, int], weights: bool = True, mul
     path = ProductPath(mode, *degrees, mul1, mul2, mul3, 1, 6, 0 if weights else -1, 3, 1.0)
     size = int(torch.tensor(path.weight_shape).prod()) if weights else 0
     instruction = (1, 1, 1, mode, weights)
-    with_dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # an oracle built in float32 keeps float32 Clebsch-Gordan constants
-    try:
+    with default_dtype(torch.float64):
         oracle = o3.TensorProduct(
             *irreps, [instruction], irrep_normalization="none", path_normalization="none", internal_weights=False,
             shared_weights=False,
         )  # fmt: skip
-    finally:
-        torch.set_default_dtype(with_dtype)
     return ProductProblem([path], *(i.dim for i in irreps[:2]), size, irreps[2].dim), oracle
 
 
@@ -238,12 +235,8 @@ MODULES = {
 @pytest.fixture(params=MODULES)
 def module(request):
     """One of e3nn's modules in float64, and its problem."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         product = MODULES[request.param]()
-    finally:
-        torch.set_default_dtype(default)
     return product, of_module(product)
 
 

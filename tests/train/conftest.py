@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from nequip_fast.cli import main
+from nequip_fast.dtypes import default_dtype
 
 
 def labelled_pair(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -41,10 +42,8 @@ def two_structures() -> Callable[..., tuple[dict[str, torch.Tensor], dict[str, t
 @pytest.fixture
 def float64_default() -> Iterator[None]:
     """nequip's metrics sum in torch's default dtype; compare with them at full precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+    with default_dtype(torch.float64):
+        yield
 
 
 def write_springs(path: Path, number: int, seed: int = 0, symbols: str = "OH2") -> None:
