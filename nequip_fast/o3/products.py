@@ -1,4 +1,8 @@
-"""e3nn's tensor products with instructions of their own: who multiplies whom is inherited, how is ours."""
+"""e3nn's tensor products with instructions of their own: who multiplies whom is inherited, how is ours.
+
+The constructors only say e3nn's arguments again, but with types: e3nn has none, and a type checker would take those
+of :class:`TensorProduct` for them and refuse right calls.
+"""
 
 from __future__ import annotations
 
