@@ -27,7 +27,7 @@ from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem
-from nequip_fast.ops.registration import compiled_operator
+from nequip_fast.ops.registration import compiled_operator, one_by_one
 
 
 def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> Tensor:
@@ -187,17 +187,7 @@ def _gradient_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor,
 
 def _operator(name: str, fake: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
     """One of the four, mapped by a call for each entry: there is no kernel for many graphs at once."""
-
-    def one_by_one(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        results = [
-            operator(*(a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True)))
-            for i in range(info.batch_size)
-        ]
-        if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
-
-    operator = compiled_operator(name, fake, _setup, backward, one_by_one)
+    operator = compiled_operator(name, fake, _setup, backward, lambda *mapped: one_by_one(operator, *mapped))
     return operator
 
 

@@ -69,6 +69,19 @@ def _not_built(*arguments: Any) -> Any:
     raise AssertionError("backend.choose lets no call come here")
 
 
+def one_by_one(
+    operator: Callable[..., Any], info: Any, in_dims: Sequence[int | None], *arguments: Any
+) -> tuple[Any, Any]:
+    """A rule of vmap: one call of ``operator`` for each entry of the mapped dimension."""
+    results = [
+        operator(*(a if dim is None else a.select(dim, i) for a, dim in zip(arguments, in_dims, strict=True)))
+        for i in range(info.batch_size)
+    ]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
+
+
 def operator_with_vjp(name: str, fake: Callable[..., Any], definition: Callable[..., Tensor]) -> Callable[..., Any]:
     """Register ``nequip_fast::name``, a function of x, with its compiled derivative and the derivative of that.
 

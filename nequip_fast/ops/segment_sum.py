@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.graph import Graph
+from nequip_fast.ops.registration import compiled_operator, one_by_one
 
 
 def segment_sum(m: Tensor, graph: Graph) -> Tensor:
@@ -30,7 +31,7 @@ def segment_sum(m: Tensor, graph: Graph) -> Tensor:
         raise InputError(f"segment_sum: the graph is on {graph.receiver.device}, but m on {m.device}")
     if backend.choose("segment_sum", m) == "reference":
         return segment_sum_reference(m, graph)
-    return torch.ops.nequip_fast.segment_sum(m, graph.receiver_ptr, graph.receiver_order, graph.receiver)
+    return _segment_sum(m, graph.receiver_ptr, graph.receiver_order, graph.receiver)
 
 
 def segment_sum_reference(m: Tensor, graph: Graph) -> Tensor:
@@ -47,10 +48,12 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     return g[receiver], None, None, None
 
 
-if backend.compiled("segment_sum"):
+def _fake(m: Tensor, ptr: Tensor, *_: Tensor) -> Tensor:
+    return m.new_empty(ptr.shape[0] - 1, m.shape[1])
 
-    @torch.library.register_fake("nequip_fast::segment_sum")
-    def _(m, ptr, order, receiver):
-        return m.new_empty(ptr.shape[0] - 1, m.shape[1])
 
-    torch.library.register_autograd("nequip_fast::segment_sum", _backward, setup_context=_setup)
+def _vmap(*mapped: Any) -> tuple[Any, Any]:
+    return one_by_one(_segment_sum, *mapped)
+
+
+_segment_sum: Callable[..., Any] = compiled_operator("segment_sum", _fake, _setup, _backward, _vmap)

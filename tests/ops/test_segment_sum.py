@@ -30,6 +30,17 @@ def test_derivatives_and_opcheck():
     torch.library.opcheck(torch.ops.nequip_fast.segment_sum, arguments)
 
 
+def test_torch_func():
+    """Mapped and differentiated as the definition is."""
+    graph, m = random_graph(4, 12), torch.randn(3, 12, 5)
+
+    def mapped(function):
+        return torch.vmap(torch.func.grad(lambda rows: function(rows, graph).sin().sum()))(m)
+
+    with use_backend("cpu"):
+        torch.testing.assert_close(mapped(segment_sum), mapped(segment_sum_reference))
+
+
 def test_bad_input_is_named():
     """Wrong number of rows, and orders that point outside."""
     graph = random_graph(4, 9)
