@@ -175,6 +175,8 @@ inline void over_channels(const Tile<T>& tile, const PathArgs& path, const Body&
   if constexpr (tangent) contract_any(db, tile.tangent.y, path);
   const int stride = padded<T>(path.mul);
   int u = 0;
+  if constexpr (kVectorBytes == 64)
+    for (; u + 4 * kLanes<T> <= stride; u += 4 * kLanes<T>) body(Index<4>{}, b, db, stride, u);
   for (; u + 2 * kLanes<T> <= stride; u += 2 * kLanes<T>) body(Index<2>{}, b, db, stride, u);
   if (u < stride) body(Index<1>{}, b, db, stride, u);
 }
