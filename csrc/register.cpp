@@ -1,5 +1,5 @@
 // Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers (for
-// gate, spherical_harmonics and tensor_product: operator.cpp in their folders).
+// engine, gate, spherical_harmonics and tensor_product: operator.cpp in their folders).
 // LibTorch's stable ABI only: one binary serves torch 2.10 and later, any Python, CPU or CUDA builds of torch.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -278,6 +278,11 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
       "tensor_product_grad(Tensor x, Tensor y, Tensor w, Tensor g, int[] paths, float[] coefficients, bool need_x, "
       "bool need_y, bool need_w) -> (Tensor, Tensor, Tensor)");
   lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
+  lib.def("engine_create(Tensor weights, int[] integers, bool is_double) -> int");
+  lib.def(
+      "engine_evaluate(Tensor positions, Tensor types, Tensor structure, Tensor cells, Tensor ptr, Tensor neighbour, "
+      "Tensor shift, int number, bool derivatives) -> (Tensor, Tensor, Tensor)");
+  lib.def("engine_destroy(int number) -> ()");
   lib.def("coupling(int l1, int l2, int l3) -> (int[], float[])");
   lib.def("build_info() -> str");
   lib.def("cpu_isa() -> str");

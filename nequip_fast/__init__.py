@@ -1,6 +1,7 @@
 """NequIP at the speed of the hardware: operators, model, training and molecular dynamics."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from nequip_fast._info import info
 from nequip_fast.ops.backend import get_backend, set_backend, use_backend
@@ -10,4 +11,16 @@ try:
 except PackageNotFoundError:  # imported from a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__", "get_backend", "info", "set_backend", "use_backend"]
+if TYPE_CHECKING:
+    from nequip_fast.engine import compile, load
+
+__all__ = ["__version__", "compile", "get_backend", "info", "load", "set_backend", "use_backend"]
+
+
+def __getattr__(name: str) -> Any:
+    """``compile`` and ``load`` of the inference engine, imported when they are asked for."""
+    if name in ("compile", "load"):
+        from nequip_fast import engine
+
+        return getattr(engine, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

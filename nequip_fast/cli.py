@@ -1,4 +1,4 @@
-"""The command ``nequip-fast``: train, evaluate, md, bench, info."""
+"""The command ``nequip-fast``: train, evaluate, compile, md, bench, info."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ COMMANDS = {  # name -> (what it does, where its main(argv) is)
         "errors of a trained model on labelled structures, table and parity plot",
         "nequip_fast.train.cli:evaluate",
     ),
+    "compile": ("make a trained model fast on the CPU, for md and Python", "nequip_fast.engine.cli:main"),
     "md": ("molecular dynamics with a trained model", "nequip_fast.md.cli:main"),
     "bench": ("time the operators against other packages (in a copy of the repository)", "nequip_fast.cli:bench"),
     "info": ("versions, processor features, and which backend serves each operator", "nequip_fast.cli:info"),
@@ -32,7 +33,8 @@ commands:
 typical use:
   nequip-fast train config.yaml data.file=mine.xyz output=runs/mine
   nequip-fast evaluate runs/mine/model.safetensors test.xyz --plot parity.png
-  nequip-fast md runs/mine/model.safetensors start.xyz --temperature_K 300 --time_ps 10
+  nequip-fast compile runs/mine/model.safetensors mine.nqf
+  nequip-fast md mine.nqf start.xyz --temperature_K 300 --time_ps 10
 
 exit status: 0 done, 2 wrong input (one sentence says what), 130 interrupted (Ctrl-C)"""
 

@@ -78,4 +78,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         raise InputError(f"{path}: not a readable safetensors file (truncated or damaged): {error}") from None
     if _HEADER not in metadata:
         raise InputError(f"{path}: a safetensors file, but not one written by nequip_fast (no {_HEADER!r} header)")
-    return tensors, json.loads(metadata[_HEADER])
+    try:
+        return tensors, dict(json.loads(metadata[_HEADER]))
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: its header is damaged; get or make the file again") from None

@@ -20,7 +20,7 @@ def test_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "md", "info"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "compile", "md", "info"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"usage: nequip-fast {command}" in capsys.readouterr().out

@@ -43,7 +43,7 @@ def graph_from_atoms(
     Raises:
         InputError: an element the model does not know, two atoms at the same place, and what ``neighbor_list`` raises.
     """
-    types = _atom_types(atoms, type_names)
+    types = atom_types(atoms, type_names)
     periodic = bool(atoms.pbc.any())
     cell = np.array(atoms.cell) if periodic else np.zeros((3, 3))
     if verlet is None:
@@ -77,7 +77,7 @@ def graph_from_atoms(
     }
 
 
-def _atom_types(atoms: Atoms, type_names: Sequence[str]) -> Tensor:
+def atom_types(atoms: Atoms, type_names: Sequence[str]) -> Tensor:
     """Index of each atom's element in ``type_names`` [N]."""
     index = {name: i for i, name in enumerate(type_names)}
     unknown = sorted(set(atoms.symbols) - set(index))

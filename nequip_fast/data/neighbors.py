@@ -69,15 +69,39 @@ class VerletList:
         self.num_collections = 0
         self._reference: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None = None
         self._pairs: _Pairs
+        self._collected: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor]:
         """Arguments, result and errors as in :func:`neighbor_list`."""
         positions, cell, pbc = _checked(positions, cell, pbc, self.cutoff)
-        if not self._covers(positions, cell, pbc):
-            self._pairs = _candidates(positions, cell, pbc, self.cutoff + self.skin)
-            self._reference = (positions.copy(), cell.copy(), pbc.copy())
-            self.num_collections += 1
+        self._update(positions, cell, pbc)
         return _as_tensors(_within(self._pairs, positions, cell, self.cutoff))
+
+    def collected(
+        self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All pairs collected, those beyond the cutoff included, for callers that measure distances themselves.
+
+        Returns:
+            ``(ptr [N + 1], neighbour [P], shifts [P, 3])``: the pairs of atom i are ``ptr[i]`` … ``ptr[i + 1] − 1``;
+            the same tensors until pairs are collected anew. Arguments and errors as in :func:`neighbor_list`.
+        """
+        positions, cell, pbc = _checked(positions, cell, pbc, self.cutoff)
+        if self._update(positions, cell, pbc) or self._collected is None:
+            i, j, shift = self._pairs
+            ptr = np.searchsorted(i, np.arange(len(positions) + 1))
+            self._collected = tuple(map(torch.from_numpy, (ptr, j, shift.astype(np.float64))))
+        return self._collected
+
+    def _update(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
+        """Collect anew if that is needed, and say whether it was."""
+        if self._covers(positions, cell, pbc):
+            return False
+        self._pairs = _candidates(positions, cell, pbc, self.cutoff + self.skin)
+        self._reference = (positions.copy(), cell.copy(), pbc.copy())
+        self._collected = None
+        self.num_collections += 1
+        return True
 
     def _covers(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
         """Whether the collected pairs include every pair within the cutoff."""

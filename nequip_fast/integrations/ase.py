@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nequip_fast.data import VerletList, graph_from_atoms, keys
 from nequip_fast.devices import choose_device
+from nequip_fast.engine import Potential
 from nequip_fast.errors import InputError, require
 from nequip_fast.model import GraphModel, build_model, load_model
 
@@ -85,6 +86,44 @@ class NequIPFastCalculator(Calculator):
             verlet=self.neighbours,
         )
         return {name: tensor.to(self.device) for name, tensor in graph.items()}
+
+
+class PotentialCalculator(Calculator):
+    """A compiled model, with the properties and the neighbour list of :class:`NequIPFastCalculator`.
+
+    Args:
+        potential: from ``nequip_fast.engine.compile`` or ``load``.
+        skin: extra distance of the neighbour list, Å.
+
+    Raises (when calculating):
+        InputError: an element the model does not know, positions that are not finite, two atoms at one place.
+    """
+
+    implemented_properties = NequIPFastCalculator.implemented_properties
+
+    def __init__(self, potential: Potential, skin: float = 0.5) -> None:
+        super().__init__()
+        self.potential = potential
+        self.neighbours = VerletList(potential.r_max, skin)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill ``self.results``; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        found = self.potential.of_pairs(self.atoms, self.neighbours)
+        self.results = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "energies": found.energies,
+            "forces": found.forces,
+        }
+        if found.stress is not None and _has_stress(self.atoms):
+            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
 
 
 def _with_dtype(model: GraphModel, dtype: str | torch.dtype | None) -> GraphModel:

@@ -18,7 +18,7 @@ def option(explanation: str, default: Any = MISSING) -> Any:
 class MDConfig:
     """Settings of one run; :func:`nequip_fast.md.simulate` carries it out, ``nequip-fast md --help`` explains them."""
 
-    model: str = option("model file (model.safetensors)")
+    model: str = option("model file (model.safetensors, or a compiled *.nqf)")
     structure: str = option("structure to start from: any file ASE reads")
     output: str = option("folder for trajectory.traj, thermo.csv, md.json and plots", "md")
     index: int = option("which structure of the file; -1 is the last", -1)

@@ -85,12 +85,13 @@ template <class T, int blocks>
 }
 
 template <class T, bool tangent, int blocks>
-void gather_channels(const GatherTile<T>& tile, const PathArgs& path, const T* b, const T* db, int stride, int u) {
+void gather_channels(const GatherTile<T>& tile, const PathArgs& path, const T* b, const T* db, int u) {
   using C = Channels<T, blocks>;
   const int n1 = 2 * path.coupling.l3 + 1, n3 = 2 * path.coupling.l1 + 1;
+  const int64_t stride = path.x_stride, out_stride = path.out_stride;
   T* out = tile.out + path.out + u;
   C wx[kMaxComponents], dwx[kMaxComponents], sum[kMaxComponents];
-  for (int m3 = 0; m3 < n3; ++m3) sum[m3] = C::at(out + m3 * stride);
+  for (int m3 = 0; m3 < n3; ++m3) sum[m3] = C::at(out + m3 * out_stride);
   for (int e = 0; e < tile.edges; ++e) {
     const T* x = tile.at.x[e] + path.x + u;
     const C w = weights<T, blocks>(tile.at.w[e], path, u, T(1));
@@ -112,21 +113,22 @@ void gather_channels(const GatherTile<T>& tile, const PathArgs& path, const T* b
       multiply(path.coupling, b + e, wx, sum);
     }
   }
-  for (int m3 = 0; m3 < n3; ++m3) sum[m3].to(out + m3 * stride);
+  for (int m3 = 0; m3 < n3; ++m3) sum[m3].to(out + m3 * out_stride);
 }
 
 template <class T, bool tangent, int blocks>
-void gradient_channels(const GradientTile<T>& tile, const PathArgs& path, const T* b, const T* db, int stride, int u) {
+void gradient_channels(const GradientTile<T>& tile, const PathArgs& path, const T* b, const T* db, int u) {
   using C = Channels<T, blocks>;
   const CouplingView& coupling = path.coupling;
   const int n1 = 2 * coupling.l1 + 1, n3 = 2 * coupling.l3 + 1;
   const int terms = coupling.count ? coupling.entries[coupling.count - 1].end : 0;
+  const int64_t stride = path.x_stride, out_stride = path.out_stride;
   const T coefficient = T(path.coefficient);
   C gs[kMaxComponents], bg[kMaxComponents], dbg[kMaxComponents], to_y[kMaxComponents];
   for (int e = 0; e < tile.edges; ++e) {
     const T *x = tile.at.x[e] + path.x + u, *g = tile.g[e] + path.out + u;
     const C w = weights<T, blocks>(tile.at.w[e], path, u, T(1));
-    for (int m3 = 0; m3 < n3; ++m3) gs[m3] = C::at(g + m3 * stride);
+    for (int m3 = 0; m3 < n3; ++m3) gs[m3] = C::at(g + m3 * out_stride);
     for (int m1 = 0; m1 < n1; ++m1) bg[m1] = dbg[m1] = to_y[m1] = C{};
     multiply(coupling, b + e, gs, bg);
     const T* dx = x;
@@ -150,7 +152,7 @@ void gradient_channels(const GradientTile<T>& tile, const PathArgs& path, const 
       to_w.add(dxs, bg[m1]);
       to_y[m1].add(w, dxs);
       if (!tile.dx) continue;
-      T* to = tile.dx + path.x + u + m1 * stride;
+      T* to = tile.dx[e] + path.x + u + m1 * stride;
       C sum = C::at(to);
       sum.add(T(1), to_x);
       sum.to(to);
@@ -167,7 +169,7 @@ void gradient_channels(const GradientTile<T>& tile, const PathArgs& path, const 
   }
 }
 
-// B, then body(blocks, b, db, stride, u) for all channels, two vectors at a time as long as there are two.
+// B, then body(blocks, b, db, u) for all channels, several vectors at a time as long as there are so many.
 template <class T, bool tangent, class Body>
 inline void over_channels(const Tile<T>& tile, const PathArgs& path, const Body& body) {
   T *const b = tile.scratch, *const db = b + path.coupling.count * kLanes<T>;
@@ -176,22 +178,22 @@ inline void over_channels(const Tile<T>& tile, const PathArgs& path, const Body&
   const int stride = padded<T>(path.mul);
   int u = 0;
   if constexpr (kVectorBytes == 64)
-    for (; u + 4 * kLanes<T> <= stride; u += 4 * kLanes<T>) body(Index<4>{}, b, db, stride, u);
-  for (; u + 2 * kLanes<T> <= stride; u += 2 * kLanes<T>) body(Index<2>{}, b, db, stride, u);
-  if (u < stride) body(Index<1>{}, b, db, stride, u);
+    for (; u + 4 * kLanes<T> <= stride; u += 4 * kLanes<T>) body(Index<4>{}, b, db, u);
+  for (; u + 2 * kLanes<T> <= stride; u += 2 * kLanes<T>) body(Index<2>{}, b, db, u);
+  if (u < stride) body(Index<1>{}, b, db, u);
 }
 
 template <class T, bool tangent>
 void gather_any(const GatherTile<T>& tile, const PathArgs& path) {
-  over_channels<T, tangent>(tile, path, [&](auto blocks, const T* b, const T* db, int stride, int u) {
-    gather_channels<T, tangent, blocks.value>(tile, path, b, db, stride, u);
+  over_channels<T, tangent>(tile, path, [&](auto blocks, const T* b, const T* db, int u) {
+    gather_channels<T, tangent, blocks.value>(tile, path, b, db, u);
   });
 }
 
 template <class T, bool tangent>
 void gradient_any(const GradientTile<T>& tile, const PathArgs& path) {
-  over_channels<T, tangent>(tile, path, [&](auto blocks, const T* b, const T* db, int stride, int u) {
-    gradient_channels<T, tangent, blocks.value>(tile, path, b, db, stride, u);
+  over_channels<T, tangent>(tile, path, [&](auto blocks, const T* b, const T* db, int u) {
+    gradient_channels<T, tangent, blocks.value>(tile, path, b, db, u);
   });
 }
 

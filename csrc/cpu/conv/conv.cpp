@@ -6,7 +6,7 @@
 #include <mutex>
 #include <utility>
 
-#include "cpu/conv/kernels.h"
+#include "cpu/conv/steps.h"
 #include "cpu/scratch.h"
 
 namespace nf {
@@ -64,20 +64,13 @@ class Layout {
   std::vector<Segment> segments_;
 };
 
-// One path: its kernels, without and with a tangent, and where its segments are.
-template <class Function>
-struct Step {
-  Function run[2];
-  PathArgs args;
-};
-
 // What the kernels do for a problem, worked out once for an element type and an instruction set.
 template <class T>
 struct Plan {
   const ConvKernels<T>& kernels;
   Layout x, out;
-  std::vector<Step<typename ConvKernels<T>::Gather>> forward, back;  // back: from out to x, the paths transposed
-  std::vector<Step<typename ConvKernels<T>::Gradient>> gradient;
+  std::vector<GatherStep<T>> forward, back;  // back: from out to x, the paths transposed
+  std::vector<GradientStep<T>> gradient;
   int64_t scratch = 0;  // elements the kernels need to themselves
   bool whole_lines;     // the weights of every path are whole cache lines, where w begins with one
 
@@ -86,27 +79,19 @@ struct Plan {
         whole_lines(problem.dim_w * sizeof(T) % kCacheLine == 0) {
     for (const ConvPath& p : problem.paths) {
       const int at_x = x.place(p.x, 2 * p.l1 + 1, p.mul), at_out = out.place(p.out, 2 * p.l3 + 1, p.mul);
-      const double sign = (p.l1 + p.l2 + p.l3) % 2 ? -1 : 1;  // C(l3, l2, l1) is C(l1, l2, l3) with this sign
-      const auto args = [&](int l1, int l3, int from, int to, double c) {
-        const Coupling& cg = coupling(l1, p.l2, l3);
-        const CouplingView view{l1, l3, int(cg.entries.size()), cg.entries.data(), cg.terms.data()};
-        const int ahead = p.w + std::min(problem.dim_w, kAheadBytes / int(sizeof(T)));
-        const bool in_next = ahead >= problem.dim_w;
-        return PathArgs{p.mul, from, p.y, p.w, p.w_stride, to, in_next ? ahead - problem.dim_w : ahead, in_next, c, view};
+      const int stride = (p.mul + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
+      const int ahead = p.w + std::min(problem.dim_w, kAheadBytes / int(sizeof(T)));
+      const bool in_next = ahead >= problem.dim_w;
+      const auto args = [&](int from, int to, double c) {
+        return PathArgs{p.mul, from, p.y, p.w, p.w_stride, to, stride, stride, in_next ? ahead - problem.dim_w : ahead,
+                        in_next, c, {}};
       };
-      const auto gather = [&](int l_in, int l_out, int from, int to, double c) {
-        const auto& of_path = kernels.of(l_in, p.l2, l_out, p.w_stride);
-        const bool any = &of_path == &kernels.any;  // it takes the coupling by rows of the result
-        return Step<typename ConvKernels<T>::Gather>{
-            {of_path.gather[0], of_path.gather[1]},
-            any ? args(l_out, l_in, from, to, sign * c) : args(l_in, l_out, from, to, c)};
-      };
-      const auto& of_path = kernels.of(p.l1, p.l2, p.l3, p.w_stride);
-      const PathArgs straight = args(p.l1, p.l3, at_x, at_out, p.coefficient);
-      forward.push_back(gather(p.l1, p.l3, at_x, at_out, p.coefficient));
-      back.push_back(gather(p.l3, p.l1, at_out, at_x, sign * p.coefficient));
-      gradient.push_back({{of_path.gradient[0], of_path.gradient[1]}, straight});
-      scratch = std::max<int64_t>(scratch, 2 * straight.coupling.count * kernels.lanes);
+      const PathArgs straight = args(at_x, at_out, p.coefficient);
+      forward.push_back(gather_step(kernels, p.l1, p.l2, p.l3, straight));
+      gradient.push_back(gradient_step(kernels, p.l1, p.l2, p.l3, straight));
+      const double transposed = p.coefficient * transposed_sign(p.l1, p.l2, p.l3);
+      back.push_back(gather_step(kernels, p.l3, p.l2, p.l1, args(at_out, at_x, transposed)));
+      scratch = std::max(scratch, nf::scratch(gradient.back(), kernels.lanes));
       whole_lines &= p.weighted() && p.w * sizeof(T) % kCacheLine == 0 && p.mul * sizeof(T) % kCacheLine == 0;
     }
   }
@@ -225,7 +210,7 @@ int64_t grain(const Walk& walk, int64_t edges) {
 // out [walk.nodes, dim] from rows of nodes in `layout_in`, and y and w: conv and, with paths transposed, its adjoint.
 template <class T>
 void gather(const Walk& walk, int64_t edges, const int64_t* in_of_edge, const Plan<T>& plan,
-            const std::vector<Step<typename ConvKernels<T>::Gather>>& steps, const Operands<T>& at,
+            const std::vector<GatherStep<T>>& steps, const Operands<T>& at,
             const Operands<T>* tangent, const Layout& layout_out, int dim_y, T* out, const ParallelFor& parallel) {
   parallel(walk.nodes, grain(walk, edges), [&](int64_t begin, int64_t end) {
     Tiles<T> tiles(walk, in_of_edge, at, tangent, dim_y, plan.kernels.lanes, plan.scratch);
@@ -297,9 +282,9 @@ void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Con
     Tiles<T> tiles(walk, graph.sender, point, has_tangent ? &tangent : nullptr, dim_y, lanes, plan.scratch);
     Scratch<T> x_sums(plan.x.width()), y_partial(partial_row * kMaxTile), unwanted(dim_w);
     const T* g_of_edge[kMaxTile];
-    T* w_rows[kMaxTile];
-    GradientTile<T> tile{tiles.tile(), g_of_edge, to.x ? x_sums.get() : nullptr, y_partial.get(), w_rows, dim_y,
-                         stream_w};
+    T *w_rows[kMaxTile], *x_rows[kMaxTile];
+    std::fill_n(x_rows, kMaxTile, x_sums.get());  // by sender: the edges of a tile have one
+    GradientTile<T> tile{tiles.tile(), g_of_edge, to.x ? x_rows : nullptr, y_partial.get(), w_rows, dim_y, stream_w};
     for (int64_t i = begin; i < end; ++i) {
       std::fill_n(x_sums.get(), plan.x.width(), T(0));
       tiles.for_each(i, tile.edges, [&](const int64_t* edges) {

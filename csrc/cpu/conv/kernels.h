@@ -1,7 +1,7 @@
 // What the driver (conv.cpp) and the kernels of each instruction set (kernels.cpp, fill.cpp) agree on.
 //
-// Inside the kernels rows are channel-last: a segment of `mul` channels of degree l is [2l + 1][padded(mul)], zero in
-// the padding, so that channels run along vector lanes. A tile is up to `lanes` edges of one node; their
+// Inside the kernels rows are channel-last: a segment of `mul` channels of degree l is [2l + 1][stride], the stride at
+// least padded(mul) and the padding zero, so that channels run along vector lanes. A tile is up to `lanes` edges of one node; their
 // harmonics stand transposed, y[component][edge], so that the Clebsch-Gordan contraction runs along edges.
 #pragma once
 
@@ -25,6 +25,7 @@ struct CouplingView {
 // One path; offsets into channel-last rows (x, out), into y's components and into rows of w.
 struct PathArgs {
   int mul, x, y, w, w_stride, out;
+  int x_stride, out_stride;  // from one component to the next
   int ahead;           // offset into a row of w of what is to be prefetched while this path is worked on,
   bool ahead_in_next;  // in the rows of the next tile
   double coefficient;
@@ -57,7 +58,7 @@ struct GatherTile : Tile<T> {
 template <class T>
 struct GradientTile : Tile<T> {
   const T* const* g;  // receivers' cotangents, channel-last
-  T* dx;              // the sender's sums, channel-last, where all edges have one sender; null: not wanted
+  T* const* dx;       // the senders' sums, channel-last; null: not wanted
   T* dy;              // [edge][dim_y][lanes], partial sums over channels
   T* const* dw;       // rows of the gradient of w
   int dim_y;

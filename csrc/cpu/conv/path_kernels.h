@@ -48,12 +48,13 @@ template <class T, class P, int blocks, bool whole>
 [[gnu::always_inline]] inline void gather_blocks(const GatherTile<T>& tile, const PathArgs& path,
                                                  const T (*b)[kLanes<T>], int u) {
   using V = Vec<T>;
-  const int64_t stride = padded<T>(path.mul), at_x = path.x + u, at_w = path.w + u, at_ahead = path.ahead + u;
+  const int64_t x_stride = path.x_stride, out_stride = path.out_stride;
+  const int64_t at_x = path.x + u, at_w = path.w + u, at_ahead = path.ahead + u;
   const T* const* const rows_ahead = tile.at.ahead(path);
   T* const out = tile.out + path.out + u;
   V sum[P::n3][blocks];
   unroll<P::n3>([&](auto m3) {
-    unroll<blocks>([&](auto j) { sum[m3][j] = load(out + m3 * stride + j * kLanes<T>); });
+    unroll<blocks>([&](auto j) { sum[m3][j] = load(out + m3 * out_stride + j * kLanes<T>); });
   });
   int e = 0;
   do {  // a tile has an edge at least; a loop that may be empty would keep a second copy of the sums
@@ -64,14 +65,14 @@ template <class T, class P, int blocks, bool whole>
       __builtin_prefetch(ahead + j * kLanes<T>);
     });
     unroll<P::n1>([&](auto m1) {
-      unroll<blocks>([&](auto j) { wx[m1][j] = ws[j] * load(x + m1 * stride + j * kLanes<T>); });
+      unroll<blocks>([&](auto j) { wx[m1][j] = ws[j] * load(x + m1 * x_stride + j * kLanes<T>); });
     });
     unroll<P::entries>([&](auto k) {
       unroll<blocks>([&](auto j) { sum[P::at.m3[k.value]][j] += b[k][e] * wx[P::at.m1[k.value]][j]; });
     });
   } while (++e < tile.edges);
   unroll<P::n3>([&](auto m3) {
-    unroll<blocks>([&](auto j) { store(out + m3 * stride + j * kLanes<T>, sum[m3][j]); });
+    unroll<blocks>([&](auto j) { store(out + m3 * out_stride + j * kLanes<T>, sum[m3][j]); });
   });
 }
 
@@ -96,14 +97,14 @@ void gather_tangent(const GatherTile<T>& tile, const PathArgs& path) {
   alignas(64) T b[P::entries][kLanes<T>], db[P::entries][kLanes<T>];
   contract_with_harmonics<T, P>(b, tile.at.y + path.y * kLanes<T>, T(path.coefficient));
   contract_with_harmonics<T, P>(db, tile.tangent.y + path.y * kLanes<T>, T(path.coefficient));
-  const int64_t stride = padded<T>(path.mul);
+  const int64_t x_stride = path.x_stride, out_stride = path.out_stride;
   const T *const *const w_ahead = tile.at.ahead(path), *const *const dw_ahead = tile.tangent.ahead(path);
   over_channels<T, 1>(path.mul, [&](auto, auto whole, int u) {
     const int64_t at_x = path.x + u, at_w = path.w + u, at_ahead = path.ahead + u;
     const int channels = path.mul - u;
     T* const out = tile.out + path.out + u;
     V sum[P::n3];
-    unroll<P::n3>([&](auto m3) { sum[m3] = load(out + m3 * stride); });
+    unroll<P::n3>([&](auto m3) { sum[m3] = load(out + m3 * out_stride); });
     int e = 0;
     do {
       const T *const x = tile.at.x[e] + at_x, *const dx = tile.tangent.x[e] + at_x;
@@ -113,14 +114,14 @@ void gather_tangent(const GatherTile<T>& tile, const PathArgs& path) {
       __builtin_prefetch(dw_ahead[e] + at_ahead);
       V wx[P::n1], dwx[P::n1];
       unroll<P::n1>([&](auto m1) {
-        const V xs = load(x + m1 * stride);
+        const V xs = load(x + m1 * x_stride);
         wx[m1] = w * xs;
-        dwx[m1] = w * load(dx + m1 * stride) + dw * xs;
+        dwx[m1] = w * load(dx + m1 * x_stride) + dw * xs;
       });
       unroll<P::entries>([&](auto k) { sum[P::at.m3[k.value]] += db[k][e] * wx[P::at.m1[k.value]]; });
       unroll<P::entries>([&](auto k) { sum[P::at.m3[k.value]] += b[k][e] * dwx[P::at.m1[k.value]]; });
     } while (++e < tile.edges);
-    unroll<P::n3>([&](auto m3) { store(out + m3 * stride, sum[m3]); });
+    unroll<P::n3>([&](auto m3) { store(out + m3 * out_stride, sum[m3]); });
   });
 }
 
@@ -134,22 +135,22 @@ void gradient(const GradientTile<T>& tile, const PathArgs& path) {
   const T coefficient = T(path.coefficient);
   contract_with_harmonics<T, P>(b, tile.at.y + path.y * kLanes<T>, coefficient);
   if constexpr (tangent) contract_with_harmonics<T, P>(db, tile.tangent.y + path.y * kLanes<T>, coefficient);
-  const int64_t stride = padded<T>(path.mul);
+  const int64_t x_stride = path.x_stride, out_stride = path.out_stride;
   for (int e = 0; e < tile.edges; ++e) {
     T* const partial = tile.dy + (int64_t(e) * tile.dim_y + path.y) * kLanes<T>;
     V dy[P::n2];
     unroll<P::n2>([&](auto m2) { dy[m2] = load(partial + m2 * kLanes<T>); });
     const T *const x_row = tile.at.x[e] + path.x, *const g_row = tile.g[e] + path.out;
     const T *const w_row = tile.at.w[e] + path.w, *const w_ahead = tile.at.ahead(path)[e] + path.ahead;
-    T *const dw_row = tile.dw[e] + path.w, *const dx_row = tile.dx ? tile.dx + path.x : nullptr;
+    T *const dw_row = tile.dw[e] + path.w, *const dx_row = tile.dx ? tile.dx[e] + path.x : nullptr;
     over_channels<T, 1>(path.mul, [&](auto, auto whole, int u) {
       const int channels = path.mul - u;
       const T *const x = x_row + u, *const g = g_row + u;
       const V w = load<whole.value>(w_row + u, channels);
       __builtin_prefetch(w_ahead + u);
       V xs[P::n1], gs[P::n3], bg[P::n1], to_x[P::n1], to_y[P::n1], to_w{};
-      unroll<P::n1>([&](auto m1) { xs[m1] = load(x + m1 * stride), bg[m1] = V{}; });
-      unroll<P::n3>([&](auto m3) { gs[m3] = load(g + m3 * stride); });
+      unroll<P::n1>([&](auto m1) { xs[m1] = load(x + m1 * x_stride), bg[m1] = V{}; });
+      unroll<P::n3>([&](auto m3) { gs[m3] = load(g + m3 * out_stride); });
       unroll<P::entries>([&](auto k) { bg[P::at.m1[k.value]] += b[k][e] * gs[P::at.m3[k.value]]; });
       if constexpr (tangent) {
         const T* const dx = tile.tangent.x[e] + path.x + u;
@@ -159,7 +160,7 @@ void gradient(const GradientTile<T>& tile, const PathArgs& path) {
         unroll<P::n1>([&](auto m1) { dbg[m1] = V{}; });
         unroll<P::entries>([&](auto k) { dbg[P::at.m1[k.value]] += db[k][e] * gs[P::at.m3[k.value]]; });
         unroll<P::n1>([&](auto m1) {
-          const V dxs = load(dx + m1 * stride);
+          const V dxs = load(dx + m1 * x_stride);
           to_x[m1] = w * dbg[m1] + dw * bg[m1];
           to_y[m1] = (w * dxs + dw * xs[m1]) * coefficient;
           to_w += xs[m1] * dbg[m1] + dxs * bg[m1];
@@ -174,7 +175,7 @@ void gradient(const GradientTile<T>& tile, const PathArgs& path) {
       tile.stream_w ? stream(dw_row + u, to_w) : store<whole.value>(dw_row + u, to_w, channels);
       if (dx_row)
         unroll<P::n1>([&](auto m1) {
-          T* const to = dx_row + u + m1 * stride;
+          T* const to = dx_row + u + m1 * x_stride;
           store(to, load(to) + to_x[m1]);
         });
       unroll<P::entries>([&](auto k) {

@@ -1,0 +1,57 @@
+// What the engine needs besides the convolution's kernels, for each instruction set. Rows are channel-last: a segment
+// of `mul` channels of degree l is [2l + 1][padded], `padded` whole vectors.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/gate/gate.h"
+#include "cpu/isa.h"
+
+namespace nf {
+
+// Where a distance lies between the knots of the radial tables, and the cubic Hermite basis there: what multiplies the
+// slope (times the interval) at the lower knot, the difference of the values at both, and the slope at the upper one; for
+// the value, to be added to that at the lower knot, and for its derivative by the distance. With the difference from the
+// table the derivative loses no digits, however narrow the interval.
+template <class T>
+struct Interval {
+  int64_t knot;
+  T value[3], slope[3];
+};
+inline constexpr int kTableRows = 3;  // of a knot: value, slope times the interval, difference to the next value
+
+// One step of a nonlinearity: scalars through the activation (`gate` kNoGate, one component), channels times activated
+// scalars of their own, or (`gate` kNormGate) channels x as x f(|x|)/|x|, norms below kShortestNorm taken for it.
+inline constexpr int kNoGate = -1, kNormGate = -2;
+inline constexpr double kShortestNorm = 1e-8;
+struct ChannelGate {
+  int x, gate, out, padded, components;  // offsets into rows before and after
+  Activation activation;
+  double constant;
+};
+
+template <class T>
+struct EngineKernels {
+  int lanes;
+
+  // c[r] (+)= Σ_k a[r][k] b[k] for rows of `width` elements, whole vectors; b [inner][width].
+  void (*multiply)(int rows, const T* const* a, int inner, const T* b, int width, T* const* c, bool add);
+
+  // w[e] = the weights of one path at the distances of `edges` edges; a knot of the table is [kTableRows][width].
+  void (*weights)(const Interval<T>* at, int edges, const T* table, int width, T* w);
+  // dr[e] += Σ_u g[e][u] dw_u/dr
+  void (*weights_vjp)(const Interval<T>* at, int edges, const T* table, int width, const T* g, T* dr);
+
+  void (*gate)(const ChannelGate&, const T* x, T* out);
+  // dx is overwritten where the gate reads x.
+  void (*gate_vjp)(const ChannelGate&, const T* x, const T* g, T* dx);
+
+  // out[component][edge lane] of `count` rows of `dim` elements one after the other, zero in the lanes beyond
+  void (*columns)(const T* rows, int dim, int count, T* out);
+  // rows[e][c] += Σ over lanes of partial[e][c], for `count` edges of `dim` components
+  void (*add_sums)(const T* partial, int dim, int count, T* rows);
+};
+
+NF_KERNEL_TABLE(EngineKernels, engine_kernels)
+
+}  // namespace nf

@@ -1,0 +1,60 @@
+"""``nequip-fast compile``: a trained model to a file for the inference engine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nequip_fast.engine.compile import compile
+from nequip_fast.model import from_nequip_checkpoint, load_model
+
+_EXAMPLES = """examples:
+  nequip-fast compile runs/mine/model.safetensors mine.nqf
+  nequip-fast compile last.ckpt mine.nqf --verify validation.xyz
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compile, print what was found, write."""
+    parser = argparse.ArgumentParser(
+        prog="nequip-fast compile",
+        description="Compile a trained model for fast energies, forces and stress on the CPU.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="model.safetensors, or a checkpoint of nequip (*.ckpt)")
+    parser.add_argument("output", help="file to write, *.nqf")
+    parser.add_argument("--dtype", choices=["float32", "float64"], help="of the network (default: the model's own)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        metavar="X",
+        help="accepted deviation of a force, eV/Å, or of the largest force where that is above 1 (default: 1e-5)",
+    )
+    parser.add_argument("--verify", metavar="FILE", help="structures to compare on (default: random boxes)")
+    parser.add_argument("--trust", action="store_true", help="read a checkpoint that holds pickled objects")
+    options = parser.parse_args(argv)
+    if Path(options.model).suffix == ".ckpt":
+        model = from_nequip_checkpoint(options.model, trust=options.trust)
+    else:
+        model = load_model(options.model)
+    verify: bool | list = True
+    if options.verify is not None:
+        from nequip_fast.data import read_structures
+
+        verify = read_structures(options.verify, require_labels=False)
+    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+    potential = compile(model, dtype=dtype, tolerance=options.tolerance, verify=verify)
+    potential.save(options.output)
+    found = potential.report["deviation"]
+    print(f"{options.output}: {potential!r}")
+    print(f"radial tables of {potential.report['intervals']} intervals, error {potential.report['table_error']:.1e}")
+    print(
+        f"beside the model, at most: energy {found['energy']:.1e} eV/atom, force {found['force']:.1e} eV/Å "
+        f"(largest force {found['largest_force']:.2g}), stress {found['stress']:.1e} eV/Å³"
+    )
+    return 0

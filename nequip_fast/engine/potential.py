@@ -1,0 +1,198 @@
+"""A compiled model: energies, forces and stress of structures without autograd."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nequip_fast.data import VerletList, collate, graph_from_atoms, keys
+from nequip_fast.data.graph import atom_types
+from nequip_fast.engine import file
+from nequip_fast.engine.program import Program
+from nequip_fast.errors import InputError
+from nequip_fast.ops import backend
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from nequip_fast.integrations.ase import PotentialCalculator
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a potential says of one structure.
+
+    Attributes:
+        energy: eV.
+        energies: of each atom [N], eV.
+        forces: [N, 3], eV/Å.
+        virial: −dE/dstrain [3, 3], eV.
+        stress: dE/dstrain over the volume [3, 3], eV/Å³; None without a cell of a volume.
+    """
+
+    energy: float
+    energies: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    virial: NDArray[np.float64]
+    stress: NDArray[np.float64] | None
+
+
+class Potential:
+    """A model specialised for evaluation; made by :func:`nequip_fast.compile` or :func:`nequip_fast.load`.
+
+    Evaluations of one potential take turns; for several at a time make several.
+
+    Args:
+        program: what to compute.
+        dtype: ``float32`` or ``float64``, of the network; geometry and energies are float64.
+        report: what compiling found out.
+
+    Attributes:
+        type_names: chemical symbols of the types.
+        r_max: largest cutoff, Å.
+    """
+
+    def __init__(self, program: Program, dtype: torch.dtype, report: Mapping[str, Any] | None = None) -> None:
+        if not backend.compiled("engine_evaluate"):
+            raise InputError("the inference engine needs the compiled extension; install nequip_fast with a C++ compiler")
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype must be float32 or float64, not {dtype}")
+        self.program, self.dtype, self.report = program, dtype, dict(report or {})
+        self.type_names = list(program.type_names)
+        self.r_max = float(program.cutoff.max())
+        integers, numbers = program.lists()
+        self._engine = torch.ops.nequip_fast.engine_create(numbers, integers, dtype == torch.float64)
+        weakref.finalize(self, torch.ops.nequip_fast.engine_destroy, self._engine)
+
+    def __call__(self, atoms: Atoms) -> Prediction:
+        """Energy, forces and stress of one structure.
+
+        Raises:
+            InputError: an element the model does not know, positions that are not finite, two atoms at one place.
+        """
+        return self.batch([atoms])[0]
+
+    def batch(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        """As calling it with each structure, in one pass."""
+        if not structures:
+            return []
+        graphs = [graph_from_atoms(atoms, self.type_names, self.r_max) for atoms in structures]
+        output = {name: value.numpy() for name, value in self.evaluate(collate(graphs)).items()}
+        ends = np.cumsum([len(atoms) for atoms in structures])
+        return [
+            Prediction(
+                float(output[keys.TOTAL_ENERGY][k, 0]),
+                output[keys.ATOMIC_ENERGY][end - len(atoms) : end, 0],
+                output[keys.FORCES][end - len(atoms) : end],
+                output[keys.VIRIAL][k],
+                output[keys.STRESS][k] if np.isfinite(output[keys.STRESS][k]).all() else None,
+            )
+            for k, (atoms, end) in enumerate(zip(structures, ends, strict=True))
+        ]
+
+    def of_pairs(self, atoms: Atoms, neighbours: VerletList) -> Prediction:
+        """As calling it, with a neighbour list that is kept between the steps of molecular dynamics.
+
+        Args:
+            neighbours: made with cutoff ``r_max``.
+        """
+        periodic = bool(atoms.pbc.any())
+        cell = np.array(atoms.cell) if periodic else np.zeros((3, 3))
+        pairs = neighbours.collected(atoms.positions, cell, atoms.pbc)
+        energies, forces, strain = self._run(
+            torch.from_numpy(np.ascontiguousarray(atoms.positions, dtype=np.float64)),
+            atom_types(atoms, self.type_names),
+            torch.zeros(len(atoms), dtype=torch.int64),
+            torch.from_numpy(cell.reshape(1, 9)),
+            pairs,
+        )
+        strain_gradient = strain.numpy().reshape(3, 3)
+        strain_gradient = 0.5 * (strain_gradient + strain_gradient.T)
+        volume = abs(np.linalg.det(cell))
+        return Prediction(
+            float(energies.sum()),
+            energies.numpy(),
+            forces.numpy(),
+            -strain_gradient,
+            strain_gradient / volume if volume > 0 else None,
+        )
+
+    def evaluate(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of :class:`~nequip_fast.model.GraphModel` for its input; ``edge_index`` sorted by the centre.
+
+        Edges beyond the cutoff are passed over.
+        """
+        edge_index, atoms = data[keys.EDGE_INDEX], data[keys.POSITIONS].shape[0]
+        centre = edge_index[0].contiguous()
+        ptr = torch.searchsorted(centre, torch.arange(atoms + 1))
+        if keys.CELL in data:
+            cells = data[keys.CELL].reshape(-1, 9)
+        else:
+            cells = torch.zeros(data[keys.NUM_ATOMS].numel() if keys.NUM_ATOMS in data else 1, 9, dtype=torch.float64)
+        structure = data.get(keys.BATCH, torch.zeros(atoms, dtype=torch.int64))
+        shift = data.get(keys.EDGE_CELL_SHIFT, torch.zeros(edge_index.shape[1], 3, dtype=torch.float64))
+        energies, forces, strain = self._run(
+            data[keys.POSITIONS],
+            data[keys.ATOM_TYPES].reshape(-1),
+            structure,
+            cells,
+            (ptr, edge_index[1], shift),
+        )
+        structures = cells.shape[0]
+        total = torch.zeros(structures, dtype=torch.float64)
+        total.index_add_(0, structure, energies)
+        strain = strain.reshape(-1, 3, 3)
+        strain = 0.5 * (strain + strain.transpose(1, 2))
+        volume = torch.linalg.det(cells.reshape(-1, 3, 3)).abs().reshape(-1, 1, 1)
+        return {
+            keys.TOTAL_ENERGY: total.unsqueeze(1),
+            keys.ATOMIC_ENERGY: energies.unsqueeze(1),
+            keys.FORCES: forces,
+            keys.VIRIAL: -strain,
+            keys.STRESS: torch.where(volume > 0, strain / volume, torch.nan),
+        }
+
+    def _run(
+        self, positions: Tensor, types: Tensor, structure: Tensor, cells: Tensor, pairs: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(energies [N], forces [N, 3], dE/dstrain [B, 9]); pairs are (ptr, neighbour, shift) of each atom in turn."""
+        try:
+            return torch.ops.nequip_fast.engine_evaluate(
+                positions, types, structure, cells, *pairs, self._engine, True
+            )
+        except RuntimeError as error:
+            raise InputError(str(error).splitlines()[0]) from None
+
+    def calculator(self, skin: float = 0.5) -> PotentialCalculator:
+        """An ASE calculator; ``skin``: extra distance of its neighbour list, Å."""
+        from nequip_fast.integrations.ase import PotentialCalculator
+
+        return PotentialCalculator(self, skin)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the potential to ``path``, by custom ``*.nqf``, in one step."""
+        file.write(path, self.program, self.dtype, self.report)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Potential:
+        """The potential in ``path``; reading it executes nothing.
+
+        Raises:
+            InputError: the file is missing, cut short, damaged, no compiled model, or written by a later version.
+        """
+        program, dtype, report = file.read(path)
+        try:
+            return cls(program, dtype, report)
+        except (RuntimeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:  # a program that does not hold together
+            raise InputError(f"{path}: damaged ({str(error).splitlines()[0]}); compile it again") from None
+
+    def __repr__(self) -> str:
+        return f"Potential({', '.join(self.type_names)}; r_max {self.r_max:g} Å, {self.dtype})"

@@ -1,0 +1,50 @@
+"""The radial weights of a layer as cubic Hermite tables: each is a function of r/r_c alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_NEAREST = 1e-4  # of an interval: where the first knot is evaluated, the basis being 0/0 at 0
+
+
+def hermite_table(function: Callable[[Tensor], Tensor], intervals: int) -> Tensor:
+    """Values and slopes at equidistant knots.
+
+    Args:
+        function: x [K, 1] in (0, 1] -> [K, W], row by row; float64.
+        intervals: between 0 and 1.
+
+    Returns:
+        [intervals + 1, 2, W]: the values, and the slopes times the interval.
+    """
+    knots = torch.linspace(0, 1, intervals + 1, dtype=torch.float64).unsqueeze(1)
+    knots[0] = _NEAREST / intervals
+    with torch.no_grad():
+        values, slopes = torch.func.jvp(function, (knots,), (torch.ones_like(knots),))
+    return torch.stack([values, slopes / intervals], 1)
+
+
+def hermite(table: Tensor, x: Tensor) -> Tensor:
+    """The function [K, W] that the table stands for, at x [K] between 0 and 1."""
+    intervals = table.shape[0] - 1
+    knot = (x * intervals).long().clamp(max=intervals - 1)
+    t = (x * intervals - knot).unsqueeze(1)
+    s = 1 - t
+    (low, low_slope), (high, high_slope) = table[knot].unbind(1), table[knot + 1].unbind(1)
+    return (1 + 2 * t) * s**2 * low + t * s**2 * low_slope + t**2 * (1 + 2 * s) * high - t**2 * s * high_slope
+
+
+def table_error(table: Tensor, function: Callable[[Tensor], Tensor]) -> float:
+    """Largest error of the table over the function's largest value, or a tenth of that of the slopes if it is larger."""
+    intervals = table.shape[0] - 1
+    knots = torch.arange(intervals, dtype=torch.float64)
+    # the error of a value is largest in the middle of an interval, that of a slope a fifth from its ends
+    x = torch.cat([(knots + part) / intervals for part in (0.5, 0.2113, 0.7887)]).unsqueeze(1)
+    with torch.no_grad():
+        exact, exact_slope = torch.func.jvp(function, (x,), (torch.ones_like(x),))
+        found, slope = torch.func.jvp(lambda x: hermite(table, x.squeeze(1)), (x,), (torch.ones_like(x),))
+    error = float((found - exact).abs().max() / exact.abs().max())
+    return max(error, 0.1 * float((slope - exact_slope).abs().max() / exact_slope.abs().max()))

@@ -1,0 +1,197 @@
+"""Potential and its calculator: structures in, files, and a neighbour list that is never stale."""
+
+from __future__ import annotations
+
+import ase.build
+import numpy as np
+import pytest
+import torch
+
+from nequip_fast.engine import Potential, compile, load
+from nequip_fast.errors import InputError
+from nequip_fast.integrations.ase import NequIPFastCalculator
+from nequip_fast.model import build_model
+from tests.model.model_cases import config, crystals, molecules
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(config("preset_S")).eval()
+
+
+@pytest.fixture(scope="module")
+def potential(model) -> Potential:
+    return compile(model)
+
+
+def supercell():
+    atoms = ase.build.bulk("C", "diamond", a=3.6, cubic=True).repeat(2)
+    atoms.symbols[::3] = "O"
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def test_call_batch_and_calculator_agree(model, potential):
+    structures = [*molecules(), *crystals(), supercell()]
+    for atoms, together in zip(structures, potential.batch(structures), strict=True):
+        alone, calculator = potential(atoms), potential.calculator()
+        atoms.calc = calculator
+        assert together.energy == pytest.approx(alone.energy, rel=1e-12)
+        assert atoms.get_potential_energy() == pytest.approx(alone.energy, rel=1e-12)
+        np.testing.assert_allclose(atoms.get_forces(), alone.forces, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(together.forces, alone.forces, rtol=0, atol=1e-10)
+        source = atoms.copy()
+        source.calc = NequIPFastCalculator(model)
+        np.testing.assert_allclose(alone.forces, source.get_forces(), rtol=0, atol=1e-6)
+        if atoms.pbc.all():
+            np.testing.assert_allclose(atoms.get_stress(), source.get_stress(), rtol=0, atol=1e-7)
+        else:
+            assert alone.stress is None
+
+
+def test_nothing_to_evaluate(potential):
+    assert potential.batch([]) == []
+    empty = potential(ase.Atoms())
+    assert empty.energy == 0 and empty.forces.shape == (0, 3)
+
+
+def test_the_neighbour_list_is_never_stale(potential):
+    """Small moves, long ones, atoms wrapped across the boundary, another cell, another periodicity, other elements."""
+    atoms, generator = supercell(), np.random.default_rng(3)
+    calculator = potential.calculator(skin=0.4)
+
+    def check():
+        moved = atoms.copy()
+        moved.calc = calculator
+        np.testing.assert_allclose(moved.get_forces(), potential(atoms).forces, rtol=0, atol=1e-10)
+
+    check()
+    for step in (0.01, 0.05, 0.19, 0.21, 0.6):  # about half the skin, and beyond
+        for _ in range(4):
+            atoms.positions += step * generator.normal(size=atoms.positions.shape) / 3**0.5
+            check()
+        atoms.positions[0, 0] += 0.2  # one atom alone, exactly half the skin
+        check()
+    atoms.positions[3] += 2 * atoms.cell[0] - atoms.cell[2]
+    check()
+    atoms.wrap()
+    check()
+    atoms.set_cell(1.01 * atoms.cell.array, scale_atoms=True)
+    check()
+    atoms.pbc = [True, False, True]
+    check()
+    atoms.symbols[:5] = "H"
+    check()
+    del atoms[7]
+    check()
+
+
+def test_it_is_smooth_through_the_cutoff(potential):
+    """No jump in energy or force when a pair crosses it."""
+    r = np.linspace(-1e-4, 1e-4, 21) + potential.r_max
+    pairs = [ase.Atoms("CO", positions=[[0, 0, 0], [length, 0, 0]]) for length in r]
+    predictions = potential.batch(pairs)
+    energies = np.array([p.energy for p in predictions])
+    forces = np.array([p.forces[1, 0] for p in predictions])
+    assert np.ptp(energies) < 1e-12 and np.abs(forces).max() < 1e-9
+
+
+def test_atoms_almost_in_one_place(potential):
+    """Finite down to the shortest distances; an error at the same place."""
+    for length in (0.5, 0.1, 1e-2):
+        found = potential(ase.Atoms("CO", positions=[[0, 0, 0], [length, 0, 0]]))
+        assert np.isfinite(found.forces).all()
+    with pytest.raises(InputError, match="same place"):
+        potential(ase.Atoms("CO", positions=[[0, 0, 0], [0, 0, 0]]))
+
+
+def test_symmetries(potential):
+    """Rotated, translated, permuted and wrapped copies give the same to rounding."""
+    atoms = supercell()
+    reference = potential(atoms)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    turned = atoms.copy()
+    turned.set_cell(atoms.cell.array @ rotation.T)
+    turned.positions = atoms.positions @ rotation.T
+    shifted = atoms.copy()
+    shifted.positions += [0.3, -7.0, 1.1]
+    shifted.wrap()
+    order = np.random.default_rng(1).permutation(len(atoms))
+    for copy, forces in (
+        (turned, reference.forces @ rotation.T),
+        (shifted, reference.forces),
+        (atoms[order], reference.forces[order]),
+    ):
+        found = potential(copy)
+        assert found.energy == pytest.approx(reference.energy, rel=1e-12)
+        np.testing.assert_allclose(found.forces, forces, rtol=0, atol=1e-9)
+
+
+def test_unknown_element(potential):
+    with pytest.raises(InputError, match="Xe"):
+        potential(ase.Atoms("Xe"))
+
+
+def test_report_and_refusal(model, potential):
+    report = potential.report
+    assert report["deviation"]["force"] < 1e-6 < report["deviation"]["largest_force"]
+    assert report["table_error"] < 1e-8
+    with pytest.raises(InputError, match="tables"):
+        compile(model, intervals=8)
+    assert compile(model, intervals=8, verify=False).program.intervals == 8
+
+
+@pytest.mark.parametrize("case", ["preset_S", "zbl", "norm", "learnable_shift", "neighbours_by_type"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_files(case, dtype, tmp_path):
+    """What comes back computes the same, bit for bit."""
+    potential = compile(build_model(config(case)), dtype=dtype, verify=False)
+    potential.save(tmp_path / "x.nqf")
+    again = load(tmp_path / "x.nqf")
+    assert again.report == potential.report and again.dtype == dtype and again.type_names == potential.type_names
+    atoms = crystals()[1]
+    assert np.array_equal(again(atoms).forces, potential(atoms).forces)
+
+
+def test_damaged_files(potential, tmp_path):
+    """Cut short or with bits flipped: an error, or, where only a weight changed, a potential; never a crash."""
+    path = tmp_path / "x.nqf"
+    potential.save(path)
+    good = path.read_bytes()
+    generator = np.random.default_rng(0)
+    header = int.from_bytes(good[:8], "little")
+    refused = 0
+    for k in range(60):
+        damaged = bytearray(good)
+        if k % 3 == 0:
+            damaged = damaged[: generator.integers(len(good))]
+        else:
+            end = header + 8 if k % 3 == 1 else len(good)
+            for at in generator.integers(0, end, size=3):
+                damaged[at] ^= 1 << int(generator.integers(8))
+        path.write_bytes(damaged)
+        try:
+            load(path)(crystals()[0])
+        except InputError:
+            refused += 1
+    assert refused >= 20  # those cut short at least
+
+
+def test_command_line(model, tmp_path, capsys):
+    """compile writes a file that Python and md read."""
+    from ase.io import read, write
+
+    import nequip_fast
+    from nequip_fast.cli import main
+    from nequip_fast.model import save_model
+
+    save_model(tmp_path / "model.safetensors", model)
+    write(tmp_path / "start.xyz", supercell())
+    assert main(["compile", str(tmp_path / "model.safetensors"), str(tmp_path / "x.nqf")]) == 0
+    assert "beside the model, at most" in capsys.readouterr().out
+    assert nequip_fast.load(tmp_path / "x.nqf").type_names == model.type_names
+    arguments = ["--time_ps", "0.005", "--output", str(tmp_path / "md")]
+    assert main(["md", str(tmp_path / "x.nqf"), str(tmp_path / "start.xyz"), *arguments]) == 0
+    assert len(read(tmp_path / "md" / "trajectory.traj", ":")) >= 1
+    assert main(["compile", str(tmp_path / "start.xyz"), str(tmp_path / "y.nqf")]) == 2
+    assert not (tmp_path / "y.nqf").exists()
