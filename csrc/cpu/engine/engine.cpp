@@ -13,7 +13,9 @@
 namespace nf {
 namespace {
 
-constexpr int kChunkEdges = 448, kChunkNodes = 64;  // as many as keep a path's table and the sums in the second cache
+// Nodes are taken together, and of them one path after the other, so that a path's table is in the second cache when it
+// is needed again; as many as leave room beside it: backward, partial sums of every edge.
+constexpr int kChunkNodes = 64, kForwardEdges = 1536, kReverseEdges = 900;
 
 // Memory that is kept from call to call: fresh pages cost more than the kernels that fill them.
 template <class T>
@@ -63,7 +65,7 @@ struct NodeTile {  // as many edges of one node as a vector has lanes, or what i
 // What a thread works with.
 template <class T>
 struct Work {
-  Buffer<T> y, summed, row, weights, to_weights, partial, scratch, sent_gradient;
+  Buffer<T> y, summed, row, weights, slopes, to_weights, partial, scratch, sent_gradient;
   Buffer<double> forces, strain;
   std::vector<NodeTile> tiles;
   std::vector<const T*> from, x_of_edge, w_rows;
@@ -121,7 +123,7 @@ class EngineOf final : public Engine {
     find_edges(each_thread);
     prepare_edges(each_thread);
     for (size_t k = 0; k < layers_.size(); ++k)
-      each_thread([&](int t) { each_chunk(t, [&](int64_t begin, int64_t end) { forward(k, work_[t], begin, end); }); });
+      each_thread([&](int t) { each_chunk(t, kForwardEdges, [&](int64_t begin, int64_t end) { forward(k, work_[t], begin, end); }); });
     if (repulsion_) each_thread([&](int t) { repel(share_[t], share_[t + 1]); });
     if (!out.forces) return;
     for (size_t k = layers_.size(); k-- > 0;) reverse(k, each_thread);
@@ -167,10 +169,10 @@ class EngineOf final : public Engine {
   }
 
   template <class Body>
-  void each_chunk(int t, const Body& body) const {
+  void each_chunk(int t, int most_edges, const Body& body) const {
     for (int64_t begin = share_[t]; begin < share_[t + 1];) {
       int64_t end = begin + 1;
-      while (end < share_[t + 1] && end - begin < kChunkNodes && edges_.ptr[end + 1] - edges_.ptr[begin] <= kChunkEdges)
+      while (end < share_[t + 1] && end - begin < kChunkNodes && edges_.ptr[end + 1] - edges_.ptr[begin] <= most_edges)
         ++end;
       body(begin, end);
       begin = end;
@@ -365,20 +367,20 @@ class EngineOf final : public Engine {
     work.g_rows.resize(lanes);
     int width = 0;
     for (const PreparedPath<T>& path : layer.paths) width = std::max(width, path.width);
-    T *w = work.weights.get(int64_t(lanes) * width), *dw = work.to_weights.zeros(int64_t(lanes) * width);
+    T *w = work.weights.get(int64_t(lanes) * width), *dw = work.to_weights.zeros(int64_t(lanes) * width),
+      *slope = work.slopes.get(int64_t(lanes) * width);
     for (const PreparedPath<T>& path : layer.paths) {
       for (int e = 0; e < lanes; ++e) work.w_rows[e] = w + e * path.width, work.dw_rows[e] = dw + e * path.width;
       for (size_t index = 0; index < work.tiles.size(); ++index) {
         const NodeTile& tile = work.tiles[index];
         const int64_t at = tile.first - first;
         std::fill(work.g_rows.begin(), work.g_rows.end(), g + int64_t(tile.node) * layer.summed.width);
-        kernels_.weights(edges_.at.get() + tile.first, tile.edges, path.table.get(), path.width, w);
+        kernels_.weights_and_slopes(edges_.at.get() + tile.first, tile.edges, path.table.get(), path.width, w, slope);
         const GradientTile<T> gradient{tile_of(work, index, first), work.g_rows.data(),
                                        to_sent ? work.dx_of_edge.data() + at : nullptr, partial + at * dim_y * lanes,
                                        work.dw_rows.data(), dim_y, false};
         path.gradient.run[0](gradient, path.gradient.args);
-        kernels_.weights_vjp(edges_.at.get() + tile.first, tile.edges, path.table.get(), path.width, dw,
-                             edges_.to_length.get() + tile.first);
+        kernels_.add_dot(dw, slope, tile.edges, path.width, edges_.to_length.get() + tile.first);
       }
     }
     kernels_.add_sums(partial, dim_y, int(count), edges_.to_y.get() + first * dim_y);
@@ -470,7 +472,7 @@ class EngineOf final : public Engine {
     each_thread([&](int t) {
       Work<T>& work = work_[t];
       T* to_sent = k ? work.sent_gradient.zeros(atoms * layer.sent.width) : nullptr;
-      each_chunk(t, [&](int64_t begin, int64_t end) {
+      each_chunk(t, kReverseEdges, [&](int64_t begin, int64_t end) {
         const int count = int(end - begin);
         T* g = work.row.zeros(int64_t(count) * layer.before_gate.width);
         const T* to_out = to_features_.get() + begin * layer.out.width;
@@ -498,7 +500,7 @@ class EngineOf final : public Engine {
     if (!k) return;
     each_thread([&](int t) {
       Work<T>& work = work_[t];
-      each_chunk(t, [&](int64_t begin, int64_t end) {
+      each_chunk(t, kReverseEdges, [&](int64_t begin, int64_t end) {
         const int64_t first = begin * layer.sent.width, last = end * layer.sent.width;
         T* sum = work.summed.zeros(last - first);
         for (const Work<T>& other : work_)

@@ -69,12 +69,22 @@ void weights(const Interval<T>* at, int edges, const T* table, int width, T* w) 
 }
 
 template <class T>
-void weights_vjp(const Interval<T>* at, int edges, const T* table, int width, const T* g, T* dr) {
-  for (int e = 0; e < edges; ++e, g += width) {
+void weights_and_slopes(const Interval<T>* at, int edges, const T* table, int width, T* w, T* slope) {
+  for (int e = 0; e < edges; ++e, w += width, slope += width) {
     const T* const knot = table + at[e].knot * kTableRows * width;
+    for (int u = 0; u < width; u += kLanes<T>) {
+      store(w + u, load(knot + u) + interpolate(at[e].value, knot, width, u));
+      store(slope + u, interpolate(at[e].slope, knot, width, u));
+    }
+  }
+}
+
+template <class T>
+void add_dot(const T* a, const T* b, int rows, int width, T* to) {
+  for (int e = 0; e < rows; ++e, a += width, b += width) {
     Vec<T> sum{};
-    for (int u = 0; u < width; u += kLanes<T>) sum += load(g + u) * interpolate(at[e].slope, knot, width, u);
-    dr[e] += sum_lanes<T>(sum);
+    for (int u = 0; u < width; u += kLanes<T>) sum += load(a + u) * load(b + u);
+    to[e] += sum_lanes<T>(sum);
   }
 }
 
@@ -176,8 +186,8 @@ void add_sums(const T* partial, int dim, int count, T* rows) {
 }
 
 template <class T>
-constexpr EngineKernels<T> kKernels{kLanes<T>,   multiply<T>, weights<T>, weights_vjp<T>,
-                                    gate<T>, gate_vjp<T>, columns<T>, add_sums<T>};
+constexpr EngineKernels<T> kKernels{kLanes<T>, multiply<T>, weights<T>,  weights_and_slopes<T>, add_dot<T>,
+                                    gate<T>,   gate_vjp<T>, columns<T>, add_sums<T>};
 
 }  // namespace
 

@@ -39,8 +39,10 @@ struct EngineKernels {
 
   // w[e] = the weights of one path at the distances of `edges` edges; a knot of the table is [kTableRows][width].
   void (*weights)(const Interval<T>* at, int edges, const T* table, int width, T* w);
-  // dr[e] += Σ_u g[e][u] dw_u/dr
-  void (*weights_vjp)(const Interval<T>* at, int edges, const T* table, int width, const T* g, T* dr);
+  // … and slope[e] their derivatives by the distance
+  void (*weights_and_slopes)(const Interval<T>* at, int edges, const T* table, int width, T* w, T* slope);
+  // to[e] += Σ_u a[e][u] b[e][u] for rows of `width`
+  void (*add_dot)(const T* a, const T* b, int rows, int width, T* to);
 
   void (*gate)(const ChannelGate&, const T* x, T* out);
   // dx is overwritten where the gate reads x.

@@ -105,6 +105,8 @@ Results gating(const ParallelFor&);
 template <class T>
 Results harmonics(const ParallelFor&);
 template <class T>
+Results inference(const ParallelFor&);
+template <class T>
 Results product(const ParallelFor&);
 template <class T>
 Results segments(const ParallelFor&);

@@ -86,6 +86,7 @@ int main() {
     failures += run<float>(name, in_float, isas) + run<double>(name, in_double, isas);
   };
   both("conv", convolution<float>, convolution<double>);
+  both("engine", inference<float>, inference<double>);
   both("gate", gating<float>, gating<double>);
   both("spherical_harmonics", harmonics<float>, harmonics<double>);
   both("tensor_product", product<float>, product<double>);
