@@ -77,9 +77,7 @@ class VerletList:
         self._update(positions, cell, pbc)
         return _as_tensors(_within(self._pairs, positions, cell, self.cutoff))
 
-    def collected(
-        self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def collected(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
         """All pairs collected, those beyond the cutoff included, for callers that measure distances themselves.
 
         Returns:
@@ -90,7 +88,7 @@ class VerletList:
         if self._update(positions, cell, pbc) or self._collected is None:
             i, j, shift = self._pairs
             ptr = np.searchsorted(i, np.arange(len(positions) + 1))
-            self._collected = tuple(map(torch.from_numpy, (ptr, j, shift.astype(np.float64))))
+            self._collected = torch.from_numpy(ptr), torch.from_numpy(j), torch.from_numpy(shift.astype(np.float64))
         return self._collected
 
     def _update(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:

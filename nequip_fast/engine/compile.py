@@ -53,8 +53,8 @@ def compile(
         limit = tolerance * max(1.0, found.largest_force)
         if not found.force <= limit:
             raise InputError(
-                f"the compiled model's forces differ by {found.force:.1e} eV/Å from the model's, more than {limit:.1e}: "
-                + _culprit(model, intervals, structures, limit)
+                f"the compiled model's forces differ from the model's by {found.force:.1e} eV/Å, and {limit:.1e} are "
+                f"accepted; {_culprit(model, intervals, structures, limit)}"
             )
     return potential
 

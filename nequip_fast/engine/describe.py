@@ -8,19 +8,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
-from nequip_fast.engine.program import NO_GATE, NORM, Channels, GateStep, Layer, LinearMap, Path, Program, ReadoutLayer, Repulsion
+from nequip_fast.engine.program import (
+    NO_GATE,
+    NORM,
+    Channels,
+    GateStep,
+    Layer,
+    LinearMap,
+    Path,
+    Program,
+    ReadoutLayer,
+    Repulsion,
+)
 from nequip_fast.engine.radial_table import hermite_table, table_error
 from nequip_fast.errors import InputError
+from nequip_fast.model import GraphModel
 from nequip_fast.model.nequip import NequIP
 from nequip_fast.nn import ZBL, ConvNetLayer, ScalarMLP
+from nequip_fast.nn.interaction import InteractionBlock
 from nequip_fast.nn.mlp import Activation, DeepLinear, ScaledLinear
+from nequip_fast.nn.model_gate import Gate
 from nequip_fast.nn.norm_activation import NormActivation
+from nequip_fast.o3 import Linear, TensorProduct
 from nequip_fast.ops.gate import ACTIVATIONS
 
 
@@ -39,8 +55,8 @@ class _Place(NamedTuple):
 _Matrix = tuple[int, int, Tensor]  # between two blocks of irreps
 
 
-def describe(model: NequIP, intervals: int) -> tuple[Program, float]:
-    """The program of a model, exact but for the radial tables of ``intervals`` intervals, and the tables' largest error.
+def describe(model: GraphModel, intervals: int) -> tuple[Program, float]:
+    """The program of a model, exact but for its radial tables of ``intervals`` intervals, and their largest error.
 
     Raises:
         InputError: the model has a part that the engine does not know.
@@ -110,31 +126,43 @@ def _layer(
         LinearMap(a, b, matrix[rows[a]])
         for a, b, matrix in _cut(_matrices(block.linear_2), mixed, block.linear_2.irreps_out, summed, before)
     ]
-    described = dict(
-        sent=_channels(sent), summed=[place.l for place in summed], before_gate=_channels(before), paths=paths, mix=mix,
+    described = Layer(
+        sent=_channels(sent),
+        summed=[place.l for place in summed],
+        before_gate=_channels(before),
+        paths=paths,
+        mix=mix,
         gate=gate,
-    )  # fmt: skip
-    irreps_before = block.linear_2.irreps_out
+    )
     if first:
-        if layer.resnet:
-            raise InputError("a model whose first layer has a residual sum cannot be compiled yet")
-        with torch.no_grad():
-            described["sent_by_type"] = block.linear_1(embedding) * block._norm
-            if block.sc is not None:
-                bias = block.sc(embedding, embedding)
-                described["bias_by_type"] = torch.cat([_components_first(bias, place) for place in before], 1)
-    else:
-        described["send"] = [
-            LinearMap(a, b, matrix * norm)
-            for a, b, matrix in _cut(_matrices(block.linear_1), irreps_in, irreps_in, places_in, sent)
-        ]
-        if block.sc is not None:
-            by_type = _self_connection(block.sc, embedding)
-            described["self_connection"] = [
-                LinearMap(a, b, m) for a, b, m in _cut(by_type, irreps_in, irreps_before, places_in, before)
-            ]
-        described["residual"] = layer.resnet
-    return Layer(**described), out
+        return _of_types(described, layer, embedding, before), out
+    send = [
+        LinearMap(a, b, matrix * norm)
+        for a, b, matrix in _cut(_matrices(block.linear_1), irreps_in, irreps_in, places_in, sent)
+    ]
+    by_type = [] if block.sc is None else _self_connection(block.sc, embedding)
+    connection = [
+        LinearMap(a, b, matrix)
+        for a, b, matrix in _cut(by_type, irreps_in, block.linear_2.irreps_out, places_in, before)
+    ]
+    return replace(described, send=send, self_connection=connection, residual=layer.resnet), out
+
+
+def _of_types(described: Layer, layer: ConvNetLayer, embedding: Tensor, before: Sequence[_Place]) -> Layer:
+    """The first layer, whose input depends on the type alone."""
+    if layer.resnet:
+        raise InputError("a model whose first layer has a residual sum cannot be compiled yet")
+    block = layer.conv
+    with torch.no_grad():
+        sent = block.linear_1(embedding) * block._norm
+        if block.sc is None:
+            return replace(described, sent_by_type=sent)
+        bias = block.sc(embedding, embedding)
+    return replace(
+        described,
+        sent_by_type=sent,
+        bias_by_type=torch.cat([_components_first(bias, place) for place in before], 1),
+    )
 
 
 def _channels(places: Sequence[_Place]) -> list[Channels]:
@@ -146,7 +174,7 @@ def _components_first(rows: Tensor, place: _Place) -> Tensor:
     return block.transpose(1, 2).flatten(1)
 
 
-def _gate(gate: nn.Module) -> tuple[list[_Place], list[GateStep], list[_Place]]:
+def _gate(gate: Gate | NormActivation) -> tuple[list[_Place], list[GateStep], list[_Place]]:
     """Segments before the gate, its steps, and the segments after it."""
     if isinstance(gate, NormActivation):
         return _norm(gate)
@@ -173,7 +201,7 @@ def _norm(nonlinearity: NormActivation) -> tuple[list[_Place], list[GateStep], l
 
 
 def _paths(
-    block: nn.Module, sent: Sequence[_Place], summed: Sequence[_Place], table: Tensor
+    block: InteractionBlock, sent: Sequence[_Place], summed: Sequence[_Place], table: Tensor
 ) -> tuple[list[Path], list[Tensor]]:
     """The paths with their tables, and for each sum which row of the next matrix each of its channels meets."""
     paths: list[Path] = []
@@ -193,14 +221,14 @@ def _radial(mlp: nn.Module, basis: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: mlp(basis(x))
 
 
-def _matrices(linear: nn.Module) -> list[_Matrix]:
+def _matrices(linear: Linear) -> list[_Matrix]:
     return [
         (ins.i_in, ins.i_out, view.detach() * ins.path_weight)
         for _, ins, view in linear.weight_views(yield_instruction=True)
     ]
 
 
-def _self_connection(product: nn.Module, embedding: Tensor) -> list[_Matrix]:
+def _self_connection(product: TensorProduct, embedding: Tensor) -> list[_Matrix]:
     """Matrices [types, mul_in, mul_out]; C(l, 0, l) is 1/√(2l + 1)."""
     return [
         (
@@ -214,7 +242,11 @@ def _self_connection(product: nn.Module, embedding: Tensor) -> list[_Matrix]:
 
 
 def _cut(
-    matrices: Sequence[_Matrix], irreps_in: Irreps, irreps_out: Irreps, rows: Sequence[_Place], columns: Sequence[_Place]
+    matrices: Sequence[_Matrix],
+    irreps_in: Irreps,
+    irreps_out: Irreps,
+    rows: Sequence[_Place],
+    columns: Sequence[_Place],
 ) -> list[_Matrix]:
     """Matrices between blocks of irreps as matrices between segments, which are parts of the blocks."""
     starts_in, starts_out = irreps_in.slices(), irreps_out.slices()

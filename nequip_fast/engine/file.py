@@ -1,4 +1,4 @@
-"""Compiled models on disk: ``.nqf``, a safetensors file with the program in its JSON header. Loading executes nothing."""
+"""Compiled models on disk: ``*.nqf``, safetensors files with the program in their JSON header. Loading runs no code."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Potential:
 
     def __init__(self, program: Program, dtype: torch.dtype, report: Mapping[str, Any] | None = None) -> None:
         if not backend.compiled("engine_evaluate"):
-            raise InputError("the inference engine needs the compiled extension; install nequip_fast with a C++ compiler")
+            raise InputError("the inference engine needs the compiled extension; install with a C++ compiler")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be float32 or float64, not {dtype}")
         self.program, self.dtype, self.report = program, dtype, dict(report or {})
@@ -165,9 +165,7 @@ class Potential:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(energies [N], forces [N, 3], dE/dstrain [B, 9]); pairs are (ptr, neighbour, shift) of each atom in turn."""
         try:
-            return torch.ops.nequip_fast.engine_evaluate(
-                positions, types, structure, cells, *pairs, self._engine, True
-            )
+            return torch.ops.nequip_fast.engine_evaluate(positions, types, structure, cells, *pairs, self._engine, True)
         except RuntimeError as error:
             raise InputError(str(error).splitlines()[0]) from None
 
@@ -191,7 +189,7 @@ class Potential:
         program, dtype, report = file.read(path)
         try:
             return cls(program, dtype, report)
-        except (RuntimeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:  # a program that does not hold together
+        except (RuntimeError, LookupError, TypeError, ValueError, OverflowError) as error:  # it does not hold together
             raise InputError(f"{path}: damaged ({str(error).splitlines()[0]}); compile it again") from None
 
     def __repr__(self) -> str:

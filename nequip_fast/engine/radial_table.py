@@ -22,8 +22,7 @@ def hermite_table(function: Callable[[Tensor], Tensor], intervals: int) -> Tenso
     """
     knots = torch.linspace(0, 1, intervals + 1, dtype=torch.float64).unsqueeze(1)
     knots[0] = _NEAREST / intervals
-    with torch.no_grad():
-        values, slopes = torch.func.jvp(function, (knots,), (torch.ones_like(knots),))
+    values, slopes = _value_and_slope(function, knots)
     return torch.stack([values, slopes / intervals], 1)
 
 
@@ -38,13 +37,19 @@ def hermite(table: Tensor, x: Tensor) -> Tensor:
 
 
 def table_error(table: Tensor, function: Callable[[Tensor], Tensor]) -> float:
-    """Largest error of the table over the function's largest value, or a tenth of that of the slopes if it is larger."""
+    """Largest error of the table over the largest value, or a tenth of the same of the slopes where that is larger."""
     intervals = table.shape[0] - 1
     knots = torch.arange(intervals, dtype=torch.float64)
     # the error of a value is largest in the middle of an interval, that of a slope a fifth from its ends
     x = torch.cat([(knots + part) / intervals for part in (0.5, 0.2113, 0.7887)]).unsqueeze(1)
-    with torch.no_grad():
-        exact, exact_slope = torch.func.jvp(function, (x,), (torch.ones_like(x),))
-        found, slope = torch.func.jvp(lambda x: hermite(table, x.squeeze(1)), (x,), (torch.ones_like(x),))
+    exact, exact_slope = _value_and_slope(function, x)
+    found, slope = _value_and_slope(lambda x: hermite(table, x.squeeze(1)), x)
     error = float((found - exact).abs().max() / exact.abs().max())
     return max(error, 0.1 * float((slope - exact_slope).abs().max() / exact_slope.abs().max()))
+
+
+def _value_and_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The function and its derivative, row by row."""
+    with torch.no_grad():
+        result = torch.func.jvp(function, (x,), (torch.ones_like(x),))
+    return result[0], result[1]

@@ -58,7 +58,7 @@ def deviation(potential: Potential, model: GraphModel, structures: Sequence[Atom
 
 
 def sample_structures(type_names: Sequence[str], r_max: float, count: int = 3) -> list[Atoms]:
-    """Periodic boxes of all types at random, about forty neighbours each and no two atoms closer than a fifth of r_max."""
+    """Periodic boxes of all types at random, about forty neighbours an atom, none closer than a fifth of r_max."""
     from ase import Atoms
 
     generator = np.random.default_rng(0)

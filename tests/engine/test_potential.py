@@ -52,7 +52,8 @@ def test_call_batch_and_calculator_agree(model, potential):
 def test_nothing_to_evaluate(potential):
     assert potential.batch([]) == []
     empty = potential(ase.Atoms())
-    assert empty.energy == 0 and empty.forces.shape == (0, 3)
+    assert empty.energy == 0
+    assert empty.forces.shape == (0, 3)
 
 
 def test_the_neighbour_list_is_never_stale(potential):
@@ -93,7 +94,8 @@ def test_it_is_smooth_through_the_cutoff(potential):
     predictions = potential.batch(pairs)
     energies = np.array([p.energy for p in predictions])
     forces = np.array([p.forces[1, 0] for p in predictions])
-    assert np.ptp(energies) < 1e-12 and np.abs(forces).max() < 1e-9
+    assert np.ptp(energies) < 1e-12
+    assert np.abs(forces).max() < 1e-9
 
 
 def test_atoms_almost_in_one_place(potential):
@@ -148,7 +150,8 @@ def test_files(case, dtype, tmp_path):
     potential = compile(build_model(config(case)), dtype=dtype, verify=False)
     potential.save(tmp_path / "x.nqf")
     again = load(tmp_path / "x.nqf")
-    assert again.report == potential.report and again.dtype == dtype and again.type_names == potential.type_names
+    for name in ("report", "dtype", "type_names"):
+        assert getattr(again, name) == getattr(potential, name)
     atoms = crystals()[1]
     assert np.array_equal(again(atoms).forces, potential(atoms).forces)
 
