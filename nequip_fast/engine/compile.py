@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from nequip_fast.engine.describe import describe
 from nequip_fast.engine.potential import Potential
-from nequip_fast.engine.verify import deviation, sample_structures
+from nequip_fast.engine.verify import deviation, graphs_of, sample_graphs
 from nequip_fast.errors import InputError
 from nequip_fast.model import GraphModel
 
@@ -47,14 +48,14 @@ def compile(
     report: dict[str, Any] = {"intervals": program.intervals, "table_error": table_error, "tolerance": tolerance}
     potential = Potential(program, dtype, report)
     if verify is not False:
-        structures = sample_structures(model.type_names, model.r_max) if verify is True else verify
-        found = deviation(potential, model, structures)
+        graphs = sample_graphs(len(model.type_names), model.r_max) if verify is True else graphs_of(model, verify)
+        found = deviation(potential, model, graphs)
         potential.report["deviation"] = asdict(found)
         limit = tolerance * max(1.0, found.largest_force)
         if not found.force <= limit:
             raise InputError(
                 f"the compiled model's forces differ from the model's by {found.force:.1e} eV/Å, and {limit:.1e} are "
-                f"accepted; {_culprit(model, intervals, structures, limit)}"
+                f"accepted; {_culprit(model, intervals, graphs, limit)}"
             )
     return potential
 
@@ -71,10 +72,10 @@ def _with_tables(model: GraphModel, dtype: torch.dtype, intervals: int | None) -
         intervals *= 2
 
 
-def _culprit(model: GraphModel, intervals: int | None, structures: Sequence[Atoms], limit: float) -> str:
+def _culprit(model: GraphModel, intervals: int | None, graphs: Sequence[Mapping[str, Tensor]], limit: float) -> str:
     """Which part of compiling makes the difference: the same in float64 has the tables' error alone."""
     program, _ = _with_tables(model, torch.float64, intervals)
-    exact = deviation(Potential(program, torch.float64), model, structures)
+    exact = deviation(Potential(program, torch.float64), model, graphs)
     if exact.force > limit and model.model_dtype == torch.float64:
         return "the radial tables do; give more intervals"
     return "rounding does; compile with dtype=torch.float64, or accept a larger tolerance"

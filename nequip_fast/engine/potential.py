@@ -114,31 +114,32 @@ class Potential:
             torch.from_numpy(cell.reshape(1, 9)),
             pairs,
         )
-        strain_gradient = strain.numpy().reshape(3, 3)
-        strain_gradient = 0.5 * (strain_gradient + strain_gradient.T)
-        volume = abs(np.linalg.det(cell))
+        virial, stress = _virial_and_stress(strain, torch.from_numpy(cell))
         return Prediction(
             float(energies.sum()),
             energies.numpy(),
             forces.numpy(),
-            -strain_gradient,
-            strain_gradient / volume if volume > 0 else None,
+            virial[0].numpy(),
+            stress[0].numpy() if bool(torch.isfinite(stress).all()) else None,
         )
 
     def evaluate(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs of :class:`~nequip_fast.model.GraphModel` for its input; ``edge_index`` sorted by the centre.
+        """The outputs of :class:`~nequip_fast.model.GraphModel` for its input; edges beyond the cutoff are passed over.
 
-        Edges beyond the cutoff are passed over.
+        Raises:
+            InputError: positions that are not finite, two atoms at one place, types or edges out of range.
         """
         edge_index, atoms = data[keys.EDGE_INDEX], data[keys.POSITIONS].shape[0]
-        centre = edge_index[0].contiguous()
-        ptr = torch.searchsorted(centre, torch.arange(atoms + 1))
+        shift = data.get(keys.EDGE_CELL_SHIFT, torch.zeros(edge_index.shape[1], 3, dtype=torch.float64))
+        if not bool((edge_index[0, 1:] >= edge_index[0, :-1]).all()):
+            order = torch.argsort(edge_index[0], stable=True)
+            edge_index, shift = edge_index[:, order], shift[order]
+        ptr = torch.searchsorted(edge_index[0].contiguous(), torch.arange(atoms + 1))
         if keys.CELL in data:
             cells = data[keys.CELL].reshape(-1, 9)
         else:
             cells = torch.zeros(data[keys.NUM_ATOMS].numel() if keys.NUM_ATOMS in data else 1, 9, dtype=torch.float64)
         structure = data.get(keys.BATCH, torch.zeros(atoms, dtype=torch.int64))
-        shift = data.get(keys.EDGE_CELL_SHIFT, torch.zeros(edge_index.shape[1], 3, dtype=torch.float64))
         energies, forces, strain = self._run(
             data[keys.POSITIONS],
             data[keys.ATOM_TYPES].reshape(-1),
@@ -149,15 +150,13 @@ class Potential:
         structures = cells.shape[0]
         total = torch.zeros(structures, dtype=torch.float64)
         total.index_add_(0, structure, energies)
-        strain = strain.reshape(-1, 3, 3)
-        strain = 0.5 * (strain + strain.transpose(1, 2))
-        volume = torch.linalg.det(cells.reshape(-1, 3, 3)).abs().reshape(-1, 1, 1)
+        virial, stress = _virial_and_stress(strain, cells)
         return {
             keys.TOTAL_ENERGY: total.unsqueeze(1),
             keys.ATOMIC_ENERGY: energies.unsqueeze(1),
             keys.FORCES: forces,
-            keys.VIRIAL: -strain,
-            keys.STRESS: torch.where(volume > 0, strain / volume, torch.nan),
+            keys.VIRIAL: virial,
+            keys.STRESS: stress,
         }
 
     def _run(
@@ -192,5 +191,17 @@ class Potential:
         except (RuntimeError, LookupError, TypeError, ValueError, OverflowError) as error:  # it does not hold together
             raise InputError(f"{path}: damaged ({str(error).splitlines()[0]}); compile it again") from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and other processes get an engine of their own."""
+        return Potential, (self.program, self.dtype, self.report)
+
     def __repr__(self) -> str:
         return f"Potential({', '.join(self.type_names)}; r_max {self.r_max:g} Å, {self.dtype})"
+
+
+def _virial_and_stress(strain: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Both [B, 3, 3] from dE/dstrain [B, 9] and the cells; stress NaN for a cell without volume."""
+    gradient = strain.reshape(-1, 3, 3)
+    gradient = 0.5 * (gradient + gradient.transpose(1, 2))
+    volume = torch.linalg.det(cells.reshape(-1, 3, 3)).abs().reshape(-1, 1, 1)
+    return -gradient, torch.where(volume > 0, gradient / volume, torch.nan)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from nequip_fast.data import graph_from_atoms, keys
+from nequip_fast.data import graph_from_atoms, keys, neighbor_list
 from nequip_fast.engine.potential import Potential
 from nequip_fast.model import GraphModel
 
@@ -34,42 +35,49 @@ class Deviation:
     largest_force: float
 
 
-def deviation(potential: Potential, model: GraphModel, structures: Sequence[Atoms]) -> Deviation:
-    """The largest differences over ``structures``, each evaluated by both."""
+def deviation(potential: Potential, model: GraphModel, graphs: Iterable[Mapping[str, Tensor]]) -> Deviation:
+    """The largest differences over structures, each evaluated by both."""
     energy = force = stress = largest = 0.0
-    with torch.no_grad():
-        for atoms in structures:
-            graph = graph_from_atoms(
-                atoms,
-                model.type_names,
-                model.r_max,
-                per_edge_type_cutoff=model.config.get("per_edge_type_cutoff"),
-            )
-            expected, found = model.eval()(graph), potential.evaluate(graph)
-
-            def largest_difference(name: str) -> float:
-                return float((found[name] - expected[name]).abs().nan_to_num().max())  # noqa: B023
-
-            energy = max(energy, largest_difference(keys.TOTAL_ENERGY) / len(atoms))
-            force = max(force, largest_difference(keys.FORCES))
-            stress = max(stress, largest_difference(keys.STRESS))
-            largest = max(largest, float(expected[keys.FORCES].abs().max()))
+    model.eval()
+    for graph in graphs:
+        with torch.no_grad():
+            expected, found = model(graph), potential.evaluate(graph)
+        difference = {
+            name: float((found[name] - expected[name]).abs().nan_to_num().max())
+            for name in (keys.TOTAL_ENERGY, keys.FORCES, keys.STRESS)
+        }
+        energy = max(energy, difference[keys.TOTAL_ENERGY] / len(graph[keys.POSITIONS]))
+        force = max(force, difference[keys.FORCES])
+        stress = max(stress, difference[keys.STRESS])
+        largest = max(largest, float(expected[keys.FORCES].abs().max()))
     return Deviation(energy, force, stress, largest)
 
 
-def sample_structures(type_names: Sequence[str], r_max: float, count: int = 3) -> list[Atoms]:
-    """Periodic boxes of all types at random, about forty neighbours an atom, none closer than a fifth of r_max."""
-    from ase import Atoms
+def graphs_of(model: GraphModel, structures: Iterable[Atoms]) -> list[dict[str, Tensor]]:
+    """The model's input for structures of the user's."""
+    cutoffs = model.config.get("per_edge_type_cutoff")
+    return [
+        graph_from_atoms(atoms, model.type_names, model.r_max, per_edge_type_cutoff=cutoffs) for atoms in structures
+    ]
 
+
+def sample_graphs(num_types: int, r_max: float, count: int = 3) -> list[dict[str, Tensor]]:
+    """Periodic boxes of all types at random, about forty neighbours an atom, none closer than a fifth of r_max."""
     generator = np.random.default_rng(0)
     spacing = r_max / 2.1
     grid = np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3) * spacing
-    return [
-        Atoms(
-            [type_names[k] for k in generator.permutation(np.arange(len(grid)) % len(type_names))],
-            positions=grid + generator.uniform(-0.28, 0.28, grid.shape) * spacing,
-            cell=np.eye(3) * 3 * spacing + generator.uniform(-0.1, 0.1, (3, 3)) * spacing,
-            pbc=True,
+    graphs = []
+    for _ in range(count):
+        positions = grid + generator.uniform(-0.28, 0.28, grid.shape) * spacing
+        cell = np.eye(3) * 3 * spacing + generator.uniform(-0.1, 0.1, (3, 3)) * spacing
+        edge_index, shifts = neighbor_list(positions, cell, True, r_max)
+        graphs.append(
+            {
+                keys.POSITIONS: torch.from_numpy(positions),
+                keys.ATOM_TYPES: torch.from_numpy(generator.permutation(np.arange(len(grid)) % num_types)),
+                keys.CELL: torch.from_numpy(cell).unsqueeze(0),
+                keys.EDGE_INDEX: edge_index,
+                keys.EDGE_CELL_SHIFT: shifts,
+            }
         )
-        for _ in range(count)
-    ]
+    return graphs

@@ -87,6 +87,14 @@ def test_threads_and_batches_do_not_matter():
         torch.testing.assert_close(value, alone[name], rtol=1e-12, atol=1e-12)
 
 
+def test_edges_in_any_order():
+    potential, data = compile(build_model(config("parity"))), inputs("crystals")
+    order = torch.randperm(data["edge_index"].shape[1])
+    mixed = {**data, "edge_index": data["edge_index"][:, order], "edge_cell_shift": data["edge_cell_shift"][order]}
+    for name, value in potential.evaluate(mixed).items():
+        torch.testing.assert_close(value, potential.evaluate(data)[name], rtol=1e-12, atol=1e-12)
+
+
 def test_models_that_cannot_be_compiled_say_why():
     with pytest.raises(InputError, match="categorical_graph_field_embed"):
         compile(build_model(config("graph_field")))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+
 import ase.build
 import numpy as np
 import pytest
@@ -103,8 +107,12 @@ def test_atoms_almost_in_one_place(potential):
     for length in (0.5, 0.1, 1e-2):
         found = potential(ase.Atoms("CO", positions=[[0, 0, 0], [length, 0, 0]]))
         assert np.isfinite(found.forces).all()
-    with pytest.raises(InputError, match="same place"):
-        potential(ase.Atoms("CO", positions=[[0, 0, 0], [0, 0, 0]]))
+    for length in (0, 5e-4):
+        together = ase.Atoms("CO", positions=[[0, 0, 0], [length, 0, 0]])
+        together.calc = potential.calculator()
+        for evaluate in (potential, ase.Atoms.get_forces):
+            with pytest.raises(InputError, match="same place"):
+                evaluate(together)
 
 
 def test_symmetries(potential):
@@ -119,14 +127,31 @@ def test_symmetries(potential):
     shifted.positions += [0.3, -7.0, 1.1]
     shifted.wrap()
     order = np.random.default_rng(1).permutation(len(atoms))
-    for copy, forces in (
+    for changed, forces in (
         (turned, reference.forces @ rotation.T),
         (shifted, reference.forces),
         (atoms[order], reference.forces[order]),
     ):
-        found = potential(copy)
+        found = potential(changed)
         assert found.energy == pytest.approx(reference.energy, rel=1e-12)
         np.testing.assert_allclose(found.forces, forces, rtol=0, atol=1e-9)
+
+
+def test_copies_and_pickles(potential):
+    """They outlive the original."""
+    original = compile(build_model(config("no_parity")), verify=False)
+    copies = [copy.deepcopy(original), pickle.loads(pickle.dumps(original))]
+    expected = original(crystals()[0]).forces
+    del original
+    gc.collect()
+    for again in copies:
+        assert np.array_equal(again(crystals()[0]).forces, expected)
+
+
+def test_types_that_are_no_elements():
+    """compile checks itself all the same."""
+    settings = {**config("no_parity"), "type_names": ["O1", "O2", "water"], "per_type_energy_shifts": None}
+    assert "deviation" in compile(build_model(settings)).report
 
 
 def test_unknown_element(potential):

@@ -7,8 +7,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cpu/engine/edges.h"
 #include "cpu/engine/layers.h"
-#include "cpu/spherical_harmonics/harmonics.h"
 
 namespace nf {
 namespace {
@@ -17,45 +17,11 @@ namespace {
 // is needed again; as many as leave room beside it: backward, partial sums of every edge.
 constexpr int kChunkNodes = 64, kForwardEdges = 1536, kReverseEdges = 900;
 
-// Memory that is kept from call to call: fresh pages cost more than the kernels that fill them.
-template <class T>
-class Buffer {
- public:
-  T* get(int64_t count) {
-    if (count > size_) {
-      data_ = Scratch<T>(size_ = count + count / 4);
-    }
-    return data_.get();
-  }
-  T* zeros(int64_t count) {
-    T* data = get(count);
-    std::fill_n(data, count, T(0));
-    return data;
-  }
-  T* get() const { return data_.get(); }
-
- private:
-  Scratch<T> data_{0};
-  int64_t size_ = 0;
-};
-
 std::vector<int64_t> all_degrees(int l_max) {
   std::vector<int64_t> degrees;
   for (int l = 0; l <= l_max; ++l) degrees.push_back(l);
   return degrees;
 }
-
-// Edges within the cutoff, by node; what the network sees of them, and the gradients that come back.
-template <class T>
-struct Edges {
-  std::vector<int64_t> ptr;
-  Buffer<int64_t> neighbour;
-  Buffer<double> vector;       // [3]
-  Buffer<T> direction, y;      // [3], as `vector`; [dim_y]
-  Buffer<Interval<T>> at;
-  Buffer<T> to_y, to_length, to_direction;  // [dim_y], [1], [3]
-  int64_t count() const { return ptr.back(); }
-};
 
 struct NodeTile {  // as many edges of one node as a vector has lanes, or what is left
   int node, edges;
@@ -79,8 +45,8 @@ class EngineOf final : public Engine {
  public:
   explicit EngineOf(const Program& program)
       : kernels_(engine_kernels<T>()), conv_(conv_kernels<T>()), harmonic_kernels_(harmonic_kernels<T>()),
-        harmonics_(all_degrees(program.l_max), HarmonicScale::component, true), types_(program.types),
-        intervals_(program.intervals), cutoff_(program.cutoff), scale_(program.scale), shift_(program.shift),
+        harmonics_(all_degrees(program.l_max), HarmonicScale::component, true),
+        radii_{program.types, program.intervals, program.cutoff}, scale_(program.scale), shift_(program.shift),
         repulsion_(program.repulsion) {
     layers_.reserve(program.layers.size());
     for (const LayerProgram& layer : program.layers) layers_.emplace_back(layer, program, conv_);
@@ -111,7 +77,6 @@ class EngineOf final : public Engine {
     const std::lock_guard lock(mutex_);
     input_ = &in;
     output_ = &out;
-    failed_ = nullptr;
     work_.resize(threads);
     const auto each_thread = [&](const auto& body) {
       parallel(threads, 1, [&](int64_t begin, int64_t end) {
@@ -121,7 +86,7 @@ class EngineOf final : public Engine {
     check();
     split(threads);
     find_edges(each_thread);
-    prepare_edges(each_thread);
+    reserve_rows();
     for (size_t k = 0; k < layers_.size(); ++k)
       each_thread([&](int t) { each_chunk(t, kForwardEdges, [&](int64_t begin, int64_t end) { forward(k, work_[t], begin, end); }); });
     if (repulsion_) each_thread([&](int t) { repel(share_[t], share_[t + 1]); });
@@ -142,9 +107,9 @@ class EngineOf final : public Engine {
     const EngineInput& in = *input_;
     double sum = 0;
     for (int64_t i = 0; i < 3 * in.atoms; ++i) sum += in.positions[i];
-    if (!std::isfinite(sum)) throw std::runtime_error("engine: a position is not finite");
+    if (!std::isfinite(sum)) throw std::runtime_error("a position is not finite; check the structure or the time step");
     for (int64_t i = 0; i < in.atoms; ++i) {
-      if (in.types[i] < 0 || in.types[i] >= types_) throw std::runtime_error("engine: an atom type is out of range");
+      if (in.types[i] < 0 || in.types[i] >= radii_.types) throw std::runtime_error("an atom type is unknown to this potential");
       if (in.structure[i] < 0 || in.structure[i] >= in.structures)
         throw std::runtime_error("engine: a structure is out of range");
     }
@@ -179,78 +144,29 @@ class EngineOf final : public Engine {
     }
   }
 
-  // body(pair, vector, length, cutoff) for the pairs of node i within the cutoff
-  template <class Body>
-  void each_neighbour(int64_t i, const Body& body) const {
-    const EngineInput& in = *input_;
-    const double* cell = in.cells + 9 * in.structure[i];
-    for (int64_t p = in.ptr[i]; p < in.ptr[i + 1]; ++p) {
-      const double *from = in.positions + 3 * i, *to = in.positions + 3 * in.neighbour[p], *n = in.shift + 3 * p;
-      double r[3];
-      for (int c = 0; c < 3; ++c) r[c] = to[c] - from[c] + n[0] * cell[c] + n[1] * cell[3 + c] + n[2] * cell[6 + c];
-      const double square = r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
-      const double cutoff = cutoff_[in.types[i] * types_ + in.types[in.neighbour[p]]];
-      if (square < cutoff * cutoff) body(p, r, std::sqrt(square), cutoff);
-      else if (!(square >= 0)) failed_ = "engine: a distance is not finite";
-    }
-  }
-
   template <class EachThread>
   void find_edges(const EachThread& each_thread) {
     const EngineInput& in = *input_;
+    const EdgeSearch<T> search{in, radii_, harmonics_, harmonic_kernels_};
+    std::atomic<const char*> failed = nullptr;  // threads must not throw
     edges_.ptr.assign(in.atoms + 1, 0);
     each_thread([&](int t) {
-      for (int64_t i = share_[t]; i < share_[t + 1]; ++i)
-        each_neighbour(i, [&](int64_t, const double*, double length, double) {
-          if (length == 0) failed_ = "engine: two atoms are at the same place";
-          ++edges_.ptr[i + 1];
-        });
+      if (const char* what = search.count(share_[t], share_[t + 1], edges_)) failed = what;
     });
-    if (const char* what = failed_) throw std::runtime_error(what);
-    for (int64_t i = 0; i < in.atoms; ++i) edges_.ptr[i + 1] += edges_.ptr[i];
-    const int64_t count = edges_.count(), dim_y = harmonics_.dim();
-    edges_.neighbour.get(count), edges_.vector.get(3 * count), edges_.direction.get(3 * count), edges_.at.get(count);
-    edges_.y.get(dim_y * count), edges_.to_y.get(dim_y * count), edges_.to_length.get(count);
-    edges_.to_direction.get(3 * count);
+    if (const char* what = failed) throw std::runtime_error(what);
+    edges_.reserve(harmonics_.dim());
+    each_thread([&](int t) { search.fill(share_[t], share_[t + 1], edges_); });
   }
 
-  template <class EachThread>
-  void prepare_edges(const EachThread& each_thread) {
-    const EngineInput& in = *input_;
-    const int dim_y = harmonics_.dim();
-    each_thread([&](int t) {
-      const int64_t first = edges_.ptr[share_[t]], last = edges_.ptr[share_[t + 1]];
-      for (int64_t i = share_[t]; i < share_[t + 1]; ++i) {
-        int64_t e = edges_.ptr[i];
-        each_neighbour(i, [&](int64_t p, const double* r, double length, double cutoff) {
-          edges_.neighbour.get()[e] = in.neighbour[p];
-          for (int c = 0; c < 3; ++c) {
-            edges_.vector.get()[3 * e + c] = r[c];
-            edges_.direction.get()[3 * e + c] = T(r[c]);
-          }
-          edges_.at.get()[e++] = interval(length, cutoff);
-        });
-      }
-      harmonic_kernels_.harmonics(harmonics_, edges_.direction.get(), edges_.y.get(), first, last);
-      std::fill(edges_.to_y.get() + first * dim_y, edges_.to_y.get() + last * dim_y, T(0));
-      std::fill(edges_.to_length.get() + first, edges_.to_length.get() + last, T(0));
-    });
-    for (size_t k = 0; k < layers_.size(); ++k) {
-      sent_[k].get(k ? in.atoms * layers_[k].sent.width : 0);
-      before_gate_[k].get(in.atoms * layers_[k].before_gate.width);
-    }
+  void reserve_rows() {
+    const int64_t atoms = input_->atoms;
     int width = 0;
-    for (const auto& layer : layers_) width = std::max(width, layer.out.width);
-    for (Buffer<T>* features : {&features_[0], &features_[1], &to_features_}) features->get(in.atoms * width);
-  }
-
-  Interval<T> interval(double length, double cutoff) const {
-    const double x = length / cutoff * intervals_;
-    const int64_t knot = std::min<int64_t>(int64_t(x), intervals_ - 1);
-    const double t = x - double(knot), s = 1 - t, by_length = intervals_ / cutoff;
-    return {knot,
-            {T(t * s * s), T(t * t * (1 + 2 * s)), T(-t * t * s)},
-            {T((1 - 3 * t) * s * by_length), T(6 * t * s * by_length), T((3 * t - 2) * t * by_length)}};
+    for (size_t k = 0; k < layers_.size(); ++k) {
+      sent_[k].get(k ? atoms * layers_[k].sent.width : 0);
+      before_gate_[k].get(atoms * layers_[k].before_gate.width);
+      width = std::max(width, layers_[k].out.width);
+    }
+    for (Buffer<T>* features : {&features_[0], &features_[1], &to_features_}) features->get(atoms * width);
   }
 
   // --- dense parts: rows of nodes begin … end − 1, or of `members` counted from begin ---
@@ -519,7 +435,7 @@ class EngineOf final : public Engine {
   // (energy, slope) of an edge of node i
   std::pair<double, double> repulsion(int64_t i, int64_t e, double length) const {
     const int64_t a = input_->types[i], b = input_->types[edges_.neighbour.get()[e]];
-    return (*repulsion_)(length, cutoff_[a * types_ + b], repulsion_->numbers[a], repulsion_->numbers[b]);
+    return (*repulsion_)(length, radii_.cutoff_of(a, b), repulsion_->numbers[a], repulsion_->numbers[b]);
   }
 
   double length(int64_t e) const {
@@ -568,8 +484,8 @@ class EngineOf final : public Engine {
   const ConvKernels<T>& conv_;
   const HarmonicKernels<T>& harmonic_kernels_;
   HarmonicProblem harmonics_;
-  int types_, intervals_;
-  std::vector<double> cutoff_, scale_, shift_;
+  Radii radii_;
+  std::vector<double> scale_, shift_;
   std::optional<Repulsion> repulsion_;
   std::vector<PreparedLayer<T>> layers_;
   std::vector<Readout> readout_;
@@ -578,7 +494,6 @@ class EngineOf final : public Engine {
   std::mutex mutex_;
   const EngineInput* input_ = nullptr;
   const EngineOutput* output_ = nullptr;
-  mutable std::atomic<const char*> failed_ = nullptr;  // threads must not throw
   std::vector<int64_t> share_;
   Edges<T> edges_;
   std::vector<Work<T>> work_;
