@@ -129,7 +129,7 @@ def _checked(
     if not np.isfinite(box).all():
         raise InputError(f"the cell {box.tolist()} has an entry that is not a finite number; give lattice vectors in Å")
     vectors = box[periodic]
-    if np.linalg.matrix_rank(vectors) < len(vectors):
+    if len(vectors) and np.linalg.matrix_rank(vectors) < len(vectors):
         raise InputError(
             f"periodic along {'/'.join(np.array(list('abc'))[periodic])}, but the cell {box.tolist()} has no "
             "independent lattice vectors there; set the cell or switch pbc off"

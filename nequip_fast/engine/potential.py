@@ -114,13 +114,13 @@ class Potential:
             torch.from_numpy(cell.reshape(1, 9)),
             pairs,
         )
-        virial, stress = _virial_and_stress(strain, torch.from_numpy(cell))
+        virial, stress = _virial_and_stress(strain.numpy(), cell)
         return Prediction(
             float(energies.sum()),
             energies.numpy(),
             forces.numpy(),
-            virial[0].numpy(),
-            stress[0].numpy() if bool(torch.isfinite(stress).all()) else None,
+            virial[0],
+            stress[0] if np.isfinite(stress).all() else None,
         )
 
     def evaluate(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -150,13 +150,13 @@ class Potential:
         structures = cells.shape[0]
         total = torch.zeros(structures, dtype=torch.float64)
         total.index_add_(0, structure, energies)
-        virial, stress = _virial_and_stress(strain, cells)
+        virial, stress = _virial_and_stress(strain.numpy(), cells.numpy())
         return {
             keys.TOTAL_ENERGY: total.unsqueeze(1),
             keys.ATOMIC_ENERGY: energies.unsqueeze(1),
             keys.FORCES: forces,
-            keys.VIRIAL: virial,
-            keys.STRESS: stress,
+            keys.VIRIAL: torch.from_numpy(virial),
+            keys.STRESS: torch.from_numpy(stress),
         }
 
     def _run(
@@ -199,9 +199,11 @@ class Potential:
         return f"Potential({', '.join(self.type_names)}; r_max {self.r_max:g} Å, {self.dtype})"
 
 
-def _virial_and_stress(strain: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Both [B, 3, 3] from dE/dstrain [B, 9] and the cells; stress NaN for a cell without volume."""
+def _virial_and_stress(
+    strain: NDArray[np.float64], cells: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both [B, 3, 3] from dE/dstrain and the cells, each B times nine numbers; stress NaN for a cell without volume."""
     gradient = strain.reshape(-1, 3, 3)
-    gradient = 0.5 * (gradient + gradient.transpose(1, 2))
-    volume = torch.linalg.det(cells.reshape(-1, 3, 3)).abs().reshape(-1, 1, 1)
-    return -gradient, torch.where(volume > 0, gradient / volume, torch.nan)
+    gradient = 0.5 * (gradient + gradient.transpose(0, 2, 1))
+    volume = np.abs(np.linalg.det(cells.reshape(-1, 3, 3))).reshape(-1, 1, 1)
+    return -gradient, gradient / np.where(volume > 0, volume, np.nan)
