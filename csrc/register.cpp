@@ -281,7 +281,7 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   lib.def("engine_create(Tensor weights, int[] integers, bool is_double) -> int");
   lib.def(
       "engine_evaluate(Tensor positions, Tensor types, Tensor structure, Tensor cells, Tensor ptr, Tensor neighbour, "
-      "Tensor shift, int number, bool derivatives) -> (Tensor, Tensor, Tensor)");
+      "Tensor shift, int number, bool derivatives, int threads) -> (Tensor, Tensor, Tensor)");
   lib.def("engine_destroy(int number) -> ()");
   lib.def("coupling(int l1, int l2, int l3) -> (int[], float[])");
   lib.def("build_info() -> str");

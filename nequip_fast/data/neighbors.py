@@ -16,7 +16,11 @@ MIN_DISTANCE = 1e-3
 
 _MAX_NEIGHBORS = 10_000  # at solid density a cutoff near 30 Å: surely a slip, and a list that fills the memory
 
-_Pairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # i [E], j [E], shift [E, 3]
+# ptr [N + 1], j [P], shift [P, 3]: pairs of atom i are ptr[i] … ptr[i + 1] − 1, by j, then by shift
+_Pairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
+
+
+_NONE: _Pairs = (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
 
 
 def neighbor_list(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff: float) -> tuple[Tensor, Tensor]:
@@ -45,8 +49,8 @@ def overlapping_pair(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLik
     """Two atoms (or an atom and its image) closer than ``MIN_DISTANCE``, or None. Errors as :func:`neighbor_list`."""
     positions, cell, pbc = _checked(positions, cell, pbc, MIN_DISTANCE)
     # searched with half an ångström, because vesin lays a grid as fine as the cutoff
-    i, j, _ = _within(_candidates(positions, cell, pbc, 0.5), positions, cell, MIN_DISTANCE)
-    return (int(i[0]), int(j[0])) if len(i) else None
+    ptr, j, _ = _within(_candidates(positions, cell, pbc, 0.5), positions, cell, MIN_DISTANCE)
+    return (int(np.argmax(ptr > 0)) - 1, int(j[0])) if len(j) else None
 
 
 class VerletList:
@@ -69,7 +73,6 @@ class VerletList:
         self.num_collections = 0
         self._reference: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None = None
         self._pairs: _Pairs
-        self._collected: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor]:
         """Arguments, result and errors as in :func:`neighbor_list`."""
@@ -81,25 +84,22 @@ class VerletList:
         """All pairs collected, those beyond the cutoff included, for callers that measure distances themselves.
 
         Returns:
-            ``(ptr [N + 1], neighbour [P], shifts [P, 3])``: the pairs of atom i are ``ptr[i]`` … ``ptr[i + 1] − 1``;
-            the same tensors until pairs are collected anew. Arguments and errors as in :func:`neighbor_list`.
+            ``(ptr [N + 1] int64, neighbour [P] int32, shifts [P, 3] int32)``: the pairs of atom i are ``ptr[i]`` …
+            ``ptr[i + 1] − 1``. Arguments and errors as in :func:`neighbor_list`.
         """
         positions, cell, pbc = _checked(positions, cell, pbc, self.cutoff)
-        if self._update(positions, cell, pbc) or self._collected is None:
-            i, j, shift = self._pairs
-            ptr = np.searchsorted(i, np.arange(len(positions) + 1))
-            self._collected = torch.from_numpy(ptr), torch.from_numpy(j), torch.from_numpy(shift.astype(np.float64))
-        return self._collected
+        self._update(positions, cell, pbc)
+        ptr, j, shift = self._pairs
+        return torch.from_numpy(ptr), torch.from_numpy(j), torch.from_numpy(shift)
 
-    def _update(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
-        """Collect anew if that is needed, and say whether it was."""
+    def _update(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> None:
+        """Collect anew if that is needed."""
         if self._covers(positions, cell, pbc):
-            return False
+            return
+        self._reference, self._pairs = None, _NONE  # before there are new ones
         self._pairs = _candidates(positions, cell, pbc, self.cutoff + self.skin)
         self._reference = (positions.copy(), cell.copy(), pbc.copy())
-        self._collected = None
         self.num_collections += 1
-        return True
 
     def _covers(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
         """Whether the collected pairs include every pair within the cutoff."""
@@ -151,13 +151,34 @@ def _candidates(
     vesin = require("vesin", "md")
     # A hair more than the cutoff, so that rounding inside vesin loses no pair: _within alone decides.
     search = vesin.NeighborList(cutoff=cutoff * (1 + 1e-9), full_list=True, sorted=False)
-    i, j, shift = search.compute(points=positions, box=_completed(cell, pbc), periodic=pbc, quantities="ijS")
-    i, j, shift = i.astype(np.int64), j.astype(np.int64), shift.astype(np.int64)
-    low, high = shift.min(axis=0, initial=0), shift.max(axis=0, initial=0)
+    found = search.compute(points=positions, box=_completed(cell, pbc), periodic=pbc, quantities="ijS")
+    i, j, shift = (np.asarray(values) for values in found)
+    # One number per pair that orders like (i, j, shift): it sorts several times faster than five columns, and in place.
+    low = shift.min(axis=0, initial=0).astype(np.int64)
+    extent = shift.max(axis=0, initial=0).astype(np.int64) - low + 1
     count = max(len(positions), 1)
-    # one number per pair that orders like (i, j, shift): sorts several times faster than five columns
-    order = np.argsort(np.ravel_multi_index((i, j, *(shift - low).T), (count, count, *(high - low + 1))))
-    return i[order], j[order], shift[order]
+    if float(count) ** 2 * float(extent.prod(dtype=np.float64)) >= 2.0**63:
+        raise InputError("atoms lie too many cells apart for a neighbour list; wrap them into the cell")
+    order = i.astype(np.int64)
+    order *= count
+    order += j.astype(np.int64)
+    for axis in range(3):
+        order *= extent[axis]
+        order += shift[:, axis] - low[axis]
+    del found, i, j, shift
+    order.sort()
+    shift = np.empty((len(order), 3), np.int32)
+    for axis in (2, 1, 0):
+        shift[:, axis] = order % extent[axis] + low[axis]
+        order //= extent[axis]
+    j = (order % count).astype(np.int32)
+    order //= count
+    return _starts(order, len(positions)), j, shift
+
+
+def _starts(i: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """ptr [count + 1] of pairs sorted by i."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(i, minlength=count))])
 
 
 def _completed(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -170,13 +191,19 @@ def _completed(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.
     return completed
 
 
+def _centres(ptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+
+
 def _within(pairs: _Pairs, positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float) -> _Pairs:
-    i, j, shift = pairs
+    ptr, j, shift = pairs
+    i = _centres(ptr)
     vectors = positions[j] - positions[i] + shift @ cell
     keep = np.einsum("ex,ex->e", vectors, vectors) < cutoff**2
-    return i[keep], j[keep], shift[keep]
+    return _starts(i[keep], len(positions)), j[keep], shift[keep]
 
 
 def _as_tensors(pairs: _Pairs) -> tuple[Tensor, Tensor]:
-    i, j, shift = pairs
-    return torch.from_numpy(np.stack((i, j))), torch.from_numpy(shift.astype(np.float64))
+    ptr, j, shift = pairs
+    edge_index = np.stack((_centres(ptr), j.astype(np.int64)))
+    return torch.from_numpy(edge_index), torch.from_numpy(shift.astype(np.float64))

@@ -1,9 +1,11 @@
 """The inference engine: a trained model compiled for evaluation on the CPU.
 
-potential = compile(model)              # from a trained model
-potential(atoms).forces                 # or potential.calculator() for ASE
-potential.save("water.nqf")
-potential = load("water.nqf")
+Usage::
+
+    potential = compile(model)  # from a trained model
+    potential(atoms).forces  # or potential.calculator() for ASE
+    potential.save("water.nqf")
+    potential = load("water.nqf")
 """
 
 from nequip_fast.engine.compile import compile

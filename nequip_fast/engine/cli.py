@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from nequip_fast.engine.compile import compile
+from nequip_fast.engine.compile import RADIAL, compile
+from nequip_fast.engine.report import summary
 from nequip_fast.model import from_nequip_checkpoint, load_model
 
 _EXAMPLES = """examples:
@@ -35,7 +36,11 @@ def main(argv: Sequence[str]) -> int:
         metavar="X",
         help="accepted deviation of a force, eV/Å, or of the largest force where that is above 1 (default: 1e-5)",
     )
+    parser.add_argument(
+        "--radial", choices=RADIAL, default="table", help="tables of the radial networks, or these themselves"
+    )
     parser.add_argument("--verify", metavar="FILE", help="structures to compare on (default: random boxes)")
+    parser.add_argument("--plot", metavar="FILE", help="figure of the radial functions and the error of their tables")
     parser.add_argument("--trust", action="store_true", help="read a checkpoint that holds pickled objects")
     options = parser.parse_args(argv)
     if Path(options.model).suffix == ".ckpt":
@@ -48,13 +53,11 @@ def main(argv: Sequence[str]) -> int:
 
         verify = read_structures(options.verify, require_labels=False)
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
-    potential = compile(model, dtype=dtype, tolerance=options.tolerance, verify=verify)
+    potential = compile(model, dtype=dtype, radial=options.radial, tolerance=options.tolerance, verify=verify)
     potential.save(options.output)
-    found = potential.report["deviation"]
     print(f"{options.output}: {potential!r}")
-    print(f"radial tables of {potential.report['intervals']} intervals, error {potential.report['table_error']:.1e}")
-    print(
-        f"beside the model, at most: energy {found['energy']:.1e} eV/atom, force {found['force']:.1e} eV/Å "
-        f"(largest force {found['largest_force']:.2g}), stress {found['stress']:.1e} eV/Å³"
-    )
+    print(summary(potential.report))
+    if options.plot is not None:
+        potential.plot_radial(options.plot)
+        print(f"{options.plot}: radial functions")
     return 0

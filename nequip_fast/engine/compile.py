@@ -2,80 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from nequip_fast.engine.describe import describe
-from nequip_fast.engine.potential import Potential
-from nequip_fast.engine.verify import deviation, graphs_of, sample_graphs
-from nequip_fast.errors import InputError
+from nequip_fast.engine.describe import NequIPSource
+from nequip_fast.engine.passes import EXACT, tabulate
+from nequip_fast.engine.potential import Potential, check_dtype
+from nequip_fast.engine.program import Program, RadialTable
+from nequip_fast.engine.report import sizes
+from nequip_fast.engine.source import Source
+from nequip_fast.engine.verify import Deviation, deviation, graphs_of, sample_graphs
+from nequip_fast.errors import InputError, nearest
 from nequip_fast.model import GraphModel
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-_FEWEST, _MOST = 64, 8192  # intervals of the radial tables
-_TABLE_ERROR = {torch.float32: 1e-6, torch.float64: 1e-8}  # of the largest value; a slope's error is ten times that
+RADIAL = "table", "exact"
+_REMEDY = {
+    "fold": "so does the model itself when it is run in float64; accept a larger tolerance",
+    "table": 'give more intervals, or radial="exact"',
+    "rounding": "compile with dtype=torch.float64, or accept a larger tolerance",
+}
 
 
 def compile(
     model: GraphModel,
     *,
     dtype: torch.dtype | None = None,
+    radial: str = "table",
     tolerance: float = 1e-5,
     verify: bool | Sequence[Atoms] = True,
+    threads: int | None = None,
     intervals: int | None = None,
+    skip: Collection[str] = (),
 ) -> Potential:
     """Specialise a trained model for energies, forces and stress on the CPU.
 
     Args:
         model: as trained; it is not changed.
         dtype: ``torch.float32`` or ``torch.float64``, of the network; by default the model's own.
+        radial: ``table`` replaces the radial networks by cubic Hermite tables, ``exact`` evaluates them.
         tolerance: largest deviation of a force from the model's that is accepted, eV/Å, or relative to the largest
             force where that is more than 1 eV/Å.
         verify: structures to compare with the model on; True: random boxes of its types; False: none.
+        threads: at most as many as torch may use; by default all of these.
         intervals: of the radial tables; by default as many as make their error negligible.
+        skip: names of passes to leave out (:data:`nequip_fast.engine.passes.EXACT`).
 
     Raises:
-        InputError: the model has a part that the engine does not know, or the deviation exceeds the tolerance.
+        InputError: an argument is out of range, the model has a part that the engine does not know, or the deviation
+            exceeds the tolerance; then it says which pass causes it.
     """
-    dtype = dtype or model.model_dtype
-    program, table_error = _with_tables(model, dtype, intervals)
-    report: dict[str, Any] = {"intervals": program.intervals, "table_error": table_error, "tolerance": tolerance}
-    potential = Potential(program, dtype, report)
+    if radial not in RADIAL:
+        raise InputError(f"radial must be {' or '.join(RADIAL)}, not {radial!r}{nearest(str(radial), RADIAL)}")
+    for name in skip:
+        if name not in EXACT:
+            raise InputError(f"there is no pass {name!r} to skip{nearest(name, EXACT)} ({', '.join(EXACT)})")
+    source: Source = NequIPSource(model)
+    dtype = check_dtype(dtype or source.dtype)
+    stages: dict[str, Program] = {"fold": source.program()}
+    program = stages["fold"]
+    for name, transform in EXACT.items():
+        if name not in skip:
+            program = stages[name] = transform(program)
+    report: dict[str, Any] = {"tolerance": tolerance, "radial": radial}
+    if radial == "table":
+        program, report["table_errors"] = tabulate(program, dtype, intervals)
+        report["intervals"] = _intervals(program)
+        stages["table"] = program
+    report["sizes"] = {name: sizes(stage) for name, stage in stages.items()}
+    potential = Potential(program, dtype, report, threads)
     if verify is not False:
-        graphs = sample_graphs(len(model.type_names), model.r_max) if verify is True else graphs_of(model, verify)
-        found = deviation(potential, model, graphs)
-        potential.report["deviation"] = asdict(found)
-        limit = tolerance * max(1.0, found.largest_force)
-        if not found.force <= limit:
-            raise InputError(
-                f"the compiled model's forces differ from the model's by {found.force:.1e} eV/Å, and {limit:.1e} are "
-                f"accepted; {_culprit(model, intervals, graphs, limit)}"
-            )
+        graphs = sample_graphs(len(source.type_names), source.r_max) if verify is True else graphs_of(source, verify)
+        _check(potential, source, stages, graphs, tolerance)
     return potential
 
 
-def _with_tables(model: GraphModel, dtype: torch.dtype, intervals: int | None) -> tuple[Any, float]:
-    """The program and the error of its tables."""
-    if intervals is not None:
-        return describe(model, intervals)
-    intervals = _FEWEST
-    while True:
-        program, error = describe(model, intervals)
-        if error <= _TABLE_ERROR[dtype] or intervals >= _MOST:
-            return program, error
-        intervals *= 2
+def _intervals(program: Program) -> int:
+    table = program.layers[0].radial
+    assert isinstance(table, RadialTable)
+    return table.values.shape[0] - 1
 
 
-def _culprit(model: GraphModel, intervals: int | None, graphs: Sequence[Mapping[str, Tensor]], limit: float) -> str:
-    """Which part of compiling makes the difference: the same in float64 has the tables' error alone."""
-    program, _ = _with_tables(model, torch.float64, intervals)
-    exact = deviation(Potential(program, torch.float64), model, graphs)
-    if exact.force > limit and model.model_dtype == torch.float64:
-        return "the radial tables do; give more intervals"
-    return "rounding does; compile with dtype=torch.float64, or accept a larger tolerance"
+def _check(
+    potential: Potential,
+    source: Source,
+    stages: Mapping[str, Program],
+    graphs: Sequence[Mapping[str, Tensor]],
+    tolerance: float,
+) -> None:
+    """Compare with the source; add the deviation, and what each pass adds to it, to the report."""
+    expected = [source.evaluate(graph) for graph in graphs]
+    found = deviation(expected, [potential.evaluate(graph) for graph in graphs])
+    added: dict[str, Deviation] = {}
+    before = expected
+    for name, program in stages.items():
+        after = [Potential(program, torch.float64).evaluate(graph) for graph in graphs]
+        added[name] = deviation(before, after)
+        before = after
+    added["rounding"] = deviation(before, [potential.evaluate(graph) for graph in graphs])
+    potential.report["deviation"] = asdict(found)
+    potential.report["passes"] = {name: asdict(part) for name, part in added.items()}
+    limit = tolerance * max(1.0, found.largest_force)
+    if not found.force <= limit:
+        worst = max(added, key=lambda name: (added[name].force != added[name].force, added[name].force))  # NaN first
+        raise InputError(
+            f"the compiled model's forces differ from the model's by {found.force:.1e} eV/Å, and {limit:.1e} are "
+            f"accepted; {added[worst].force:.1e} of it comes from {worst!r}: "
+            f"{_REMEDY.get(worst, f'leave it out with skip=[{worst!r}], and report it')}"
+        )

@@ -1,14 +1,14 @@
 """A NequIP model as a :class:`~nequip_fast.engine.program.Program`: every constant folded into plain matrices.
 
-The self-connection is contracted with each type's embedding, the average number of neighbours goes into the first
-linear layer, and what depends on the type alone, such as all that the first layer sends, becomes a row for each type.
+The self-connection is contracted with each type's embedding, and the average number of neighbours goes into the first
+linear layer.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,15 +19,17 @@ from nequip_fast.engine.program import (
     NO_GATE,
     NORM,
     Channels,
+    Envelope,
     GateStep,
     Layer,
     LinearMap,
     Path,
     Program,
+    RadialBasis,
+    RadialNetwork,
     ReadoutLayer,
     Repulsion,
 )
-from nequip_fast.engine.radial_table import hermite_table, table_error
 from nequip_fast.errors import InputError
 from nequip_fast.model import GraphModel
 from nequip_fast.model.nequip import NequIP
@@ -55,42 +57,59 @@ class _Place(NamedTuple):
 _Matrix = tuple[int, int, Tensor]  # between two blocks of irreps
 
 
-def describe(model: GraphModel, intervals: int) -> tuple[Program, float]:
-    """The program of a model, exact but for its radial tables of ``intervals`` intervals, and their largest error.
+class NequIPSource:
+    """A :class:`~nequip_fast.engine.source.Source` of NequIP models.
 
     Raises:
         InputError: the model has a part that the engine does not know.
     """
-    if not isinstance(model, NequIP):
-        raise InputError(f"only NequIP models can be compiled, not {type(model).__name__}")
-    if model.type_embed.ranges:
-        raise InputError("a model with categorical_graph_field_embed cannot be compiled: its energy depends on more")
-    model = _in_float64(model)
+
+    def __init__(self, model: GraphModel) -> None:
+        if not isinstance(model, NequIP):
+            raise InputError(f"only NequIP models can be compiled, not {type(model).__name__}")
+        if model.type_embed.ranges:
+            raise InputError(
+                "a model with categorical_graph_field_embed cannot be compiled: its energy depends on more"
+            )
+        self.model = copy.deepcopy(model).cpu().eval()
+        self.type_names, self.r_max, self.dtype = list(model.type_names), float(model.r_max), model.model_dtype
+        self.cutoffs = model.config.get("per_edge_type_cutoff")
+
+    def evaluate(self, graph: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The model's outputs."""
+        return self.model(dict(graph))
+
+    def program(self) -> Program:
+        """The model, exactly."""
+        return _program(_in_float64(self.model))
+
+
+def _program(model: NequIP) -> Program:
     types = len(model.type_names)
     reciprocal = model.edge_norm._rmax_recip
     cutoff = reciprocal.reciprocal().expand(types * types) if reciprocal.dim() == 0 else reciprocal.reciprocal()
     embedding = model.type_embed.embed_module.weight.detach()
+    basis = model.bessel_encode
     layers: list[Layer] = []
-    places, error = [_Place(0, embedding.shape[1], 0)], 0.0
-    for index, layer in enumerate(model.layers):
-        radial = _radial(layer.conv.edge_mlp, model.bessel_encode)
-        table = hermite_table(radial, intervals)
-        error = max(error, table_error(table, radial))
-        described, places = _layer(layer, places, embedding, index == 0, table)
+    places = [_Place(0, embedding.shape[1], 0)]
+    for layer in model.layers:
+        described, places = _layer(layer, places, embedding)
         layers.append(described)
     energy = model.per_type_energy_scale_shift
-    program = Program(
+    return Program(
         type_names=list(model.type_names),
         cutoff=cutoff.reshape(types, types).clone(),
         l_max=max(path.l2 for layer in layers for path in layer.paths),
-        intervals=intervals,
+        embedding=embedding,
+        basis=RadialBasis(
+            basis.bessel_weights.detach().flatten() * math.pi, basis.factor / math.pi, Envelope("polynomial", basis.p)
+        ),
         layers=layers,
         readout=_readout(model.per_atom_energy_readout.mlp_module, places),
         scale=_per_type(energy.scales, 1.0, types),
         shift=_per_type(energy.shifts, 0.0, types),
         repulsion=None if model.pair_potential is None else _repulsion(model.pair_potential),
     )
-    return program, error
 
 
 def _repulsion(zbl: ZBL) -> Repulsion:
@@ -109,69 +128,50 @@ def _per_type(values: Tensor | None, default: float, types: int) -> Tensor:
     return values.detach().flatten().expand(types).clone()
 
 
-def _layer(
-    layer: ConvNetLayer, places_in: Sequence[_Place], embedding: Tensor, first: bool, table: Tensor
-) -> tuple[Layer, list[_Place]]:
+def _layer(layer: ConvNetLayer, places_in: Sequence[_Place], embedding: Tensor) -> tuple[Layer, list[_Place]]:
     """The layer, and where its output segments stand in e3nn's rows."""
     block = layer.conv
     norm = block._norm.unsqueeze(1) if block._norm.numel() > 1 else block._norm  # [types, 1, 1], or one number
     irreps_in = block.linear_1.irreps_in
-    conv = block.tp_scatter
     sent = [_Place(ir.l, mul, s.start) for (mul, ir), s in zip(irreps_in, irreps_in.slices(), strict=True) if mul]
     before, gate, out = _gate(layer.equivariant_nonlin)
-    mixed = conv.irreps_out.simplify()
+    mixed = block.tp_scatter.irreps_out.simplify()
     summed = [_Place(ir.l, mul, s.start) for (mul, ir), s in zip(mixed, mixed.slices(), strict=True)]
-    paths, rows = _paths(block, sent, summed, table)
-    mix = [
-        LinearMap(a, b, matrix[rows[a]])
-        for a, b, matrix in _cut(_matrices(block.linear_2), mixed, block.linear_2.irreps_out, summed, before)
-    ]
+    paths, rows = _paths(block, sent, summed)
+    by_type = [] if block.sc is None else _self_connection(block.sc, embedding)
     described = Layer(
         sent=_channels(sent),
         summed=[place.l for place in summed],
         before_gate=_channels(before),
+        radial=_radial(block.edge_mlp),
         paths=paths,
-        mix=mix,
+        mix=[
+            LinearMap(a, b, matrix[rows[a]])
+            for a, b, matrix in _cut(_matrices(block.linear_2), mixed, block.linear_2.irreps_out, summed, before)
+        ],
         gate=gate,
+        send=[
+            LinearMap(a, b, matrix * norm)
+            for a, b, matrix in _cut(_matrices(block.linear_1), irreps_in, irreps_in, places_in, sent)
+        ],
+        self_connection=[
+            LinearMap(a, b, matrix)
+            for a, b, matrix in _cut(by_type, irreps_in, block.linear_2.irreps_out, places_in, before)
+        ],
+        residual=layer.resnet,
     )
-    if first:
-        return _of_types(described, layer, embedding, before), out
-    send = [
-        LinearMap(a, b, matrix * norm)
-        for a, b, matrix in _cut(_matrices(block.linear_1), irreps_in, irreps_in, places_in, sent)
-    ]
-    by_type = [] if block.sc is None else _self_connection(block.sc, embedding)
-    connection = [
-        LinearMap(a, b, matrix)
-        for a, b, matrix in _cut(by_type, irreps_in, block.linear_2.irreps_out, places_in, before)
-    ]
-    return replace(described, send=send, self_connection=connection, residual=layer.resnet), out
+    return described, out
 
 
-def _of_types(described: Layer, layer: ConvNetLayer, embedding: Tensor, before: Sequence[_Place]) -> Layer:
-    """The first layer, whose input depends on the type alone."""
-    if layer.resnet:
-        raise InputError("a model whose first layer has a residual sum cannot be compiled yet")
-    block = layer.conv
-    with torch.no_grad():
-        sent = block.linear_1(embedding) * block._norm
-        if block.sc is None:
-            return replace(described, sent_by_type=sent)
-        bias = block.sc(embedding, embedding)
-    return replace(
-        described,
-        sent_by_type=sent,
-        bias_by_type=torch.cat([_components_first(bias, place) for place in before], 1),
-    )
+def _radial(mlp: ScalarMLP) -> RadialNetwork:
+    layers = _perceptron(mlp)
+    activations = {layer.activation for layer in layers[:-1]} or {"identity"}
+    assert len(activations) == 1  # ScalarMLP has one for all hidden layers
+    return RadialNetwork([layer.matrix for layer in layers], activations.pop())
 
 
 def _channels(places: Sequence[_Place]) -> list[Channels]:
     return [Channels(place.l, place.mul) for place in places]
-
-
-def _components_first(rows: Tensor, place: _Place) -> Tensor:
-    block = rows[:, place.start : place.end].unflatten(1, (place.mul, 2 * place.l + 1))
-    return block.transpose(1, 2).flatten(1)
 
 
 def _gate(gate: Gate | NormActivation) -> tuple[list[_Place], list[GateStep], list[_Place]]:
@@ -201,9 +201,9 @@ def _norm(nonlinearity: NormActivation) -> tuple[list[_Place], list[GateStep], l
 
 
 def _paths(
-    block: InteractionBlock, sent: Sequence[_Place], summed: Sequence[_Place], table: Tensor
+    block: InteractionBlock, sent: Sequence[_Place], summed: Sequence[_Place]
 ) -> tuple[list[Path], list[Tensor]]:
-    """The paths with their tables, and for each sum which row of the next matrix each of its channels meets."""
+    """The paths, and for each sum which row of the next matrix each of its channels meets."""
     paths: list[Path] = []
     rows: list[list[Tensor]] = [[] for _ in summed]
     for path in block.tp_scatter.problem.paths:
@@ -213,12 +213,8 @@ def _paths(
         target = next(i for i, place in enumerate(summed) if place.start <= path.out < place.end)
         first = (path.out - summed[target].start) // (2 * path.l3 + 1)
         rows[target].append(torch.arange(first, first + path.mul))
-        paths.append(Path(source, path.l2, target, path.coefficient, table[:, :, path.w : path.w + path.mul]))
+        paths.append(Path(source, path.l2, target, path.w, path.coefficient))
     return paths, [torch.cat(of_sum) for of_sum in rows]
-
-
-def _radial(mlp: nn.Module, basis: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda x: mlp(basis(x))
 
 
 def _matrices(linear: Linear) -> list[_Matrix]:
@@ -265,7 +261,7 @@ def _cut(
     return [(a, b, part.contiguous()) for (a, b), part in parts.items()]
 
 
-def _readout(mlp: ScalarMLP, places: Sequence[_Place]) -> list[ReadoutLayer]:
+def _perceptron(mlp: ScalarMLP) -> list[ReadoutLayer]:
     layers: list[ReadoutLayer] = []
     modules = list(mlp.mlp) if isinstance(mlp.mlp, nn.Sequential) else [mlp.mlp]
     for module in modules:
@@ -276,7 +272,12 @@ def _readout(mlp: ScalarMLP, places: Sequence[_Place]) -> list[ReadoutLayer]:
             layers.append(ReadoutLayer(product * module.factor))
         elif isinstance(module, Activation):
             if module.name not in ACTIVATIONS:
-                raise InputError(f"a model with the readout nonlinearity {module.name!r} cannot be compiled yet")
+                raise InputError(f"a model with the nonlinearity {module.name!r} in its readout cannot be compiled yet")
             layers[-1] = ReadoutLayer(layers[-1].matrix, module.name)
+    return layers
+
+
+def _readout(mlp: ScalarMLP, places: Sequence[_Place]) -> list[ReadoutLayer]:
+    first, *rest = _perceptron(mlp)
     order = torch.cat([torch.arange(place.start, place.end) for place in places])
-    return [ReadoutLayer(layers[0].matrix[order], layers[0].activation), *layers[1:]]
+    return [ReadoutLayer(first.matrix[order], first.activation), *rest]

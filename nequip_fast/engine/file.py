@@ -10,12 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nequip_fast.engine.program import Channels, GateStep, Layer, LinearMap, Path, Program, ReadoutLayer, Repulsion
+from nequip_fast.engine.program import (
+    Channels,
+    Envelope,
+    GateStep,
+    Layer,
+    LinearMap,
+    Path,
+    Program,
+    RadialBasis,
+    RadialNetwork,
+    RadialTable,
+    ReadoutLayer,
+    Repulsion,
+)
 from nequip_fast.errors import InputError
 from nequip_fast.files import load_tensors, save_tensors
 
 FORMAT = "nequip_fast.potential"
-VERSION = 1
+VERSION = 2
 _TENSOR = "tensor"  # {"tensor": name} stands for a tensor of the file
 
 
@@ -82,12 +95,17 @@ class _Tensors:
 
 def _program(value: Mapping[str, Any], tensor: _Tensors) -> Program:
     names = [str(name) for name in value["type_names"]]
-    repulsion = value["repulsion"]
+    basis, repulsion = value["basis"], value["repulsion"]
     return Program(
         type_names=names,
         cutoff=_shaped(tensor(value["cutoff"]), len(names), len(names)),
         l_max=int(value["l_max"]),
-        intervals=int(value["intervals"]),
+        embedding=tensor(value["embedding"]),
+        basis=RadialBasis(
+            tensor(basis["frequencies"]),
+            float(basis["scale"]),
+            Envelope(str(basis["envelope"]["kind"]), float(basis["envelope"]["parameter"])),
+        ),
         layers=[_layer(layer, tensor) for layer in value["layers"]],
         readout=[ReadoutLayer(tensor(layer["matrix"]), str(layer["activation"])) for layer in value["readout"]],
         scale=_shaped(tensor(value["scale"]), len(names)),
@@ -115,8 +133,9 @@ def _layer(value: Mapping[str, Any], tensor: _Tensors) -> Layer:
         sent=channels("sent"),
         summed=[int(l) for l in value["summed"]],
         before_gate=channels("before_gate"),
+        radial=_radial(value["radial"], tensor),
         paths=[
-            Path(int(p["source"]), int(p["l2"]), int(p["target"]), float(p["coefficient"]), tensor(p["table"]))
+            Path(int(p["source"]), int(p["l2"]), int(p["target"]), int(p["first"]), float(p["coefficient"]))
             for p in value["paths"]
         ],
         mix=maps("mix"),
@@ -129,4 +148,15 @@ def _layer(value: Mapping[str, Any], tensor: _Tensors) -> Layer:
         sent_by_type=tensor.optional(value["sent_by_type"]),
         bias_by_type=tensor.optional(value["bias_by_type"]),
         residual=bool(value["residual"]),
+    )
+
+
+def _radial(value: Mapping[str, Any], tensor: _Tensors) -> RadialNetwork | RadialTable:
+    if "values" in value:
+        network = _radial(value["network"], tensor)
+        if not isinstance(network, RadialNetwork):
+            raise ValueError("a table is not of a network")
+        return RadialTable(tensor(value["values"]), network)
+    return RadialNetwork(
+        [tensor(matrix) for matrix in value["matrices"]], str(value["activation"]), float(value["constant"])
     )

@@ -17,6 +17,7 @@ from nequip_fast.data import VerletList, collate, graph_from_atoms, keys
 from nequip_fast.data.graph import atom_types
 from nequip_fast.engine import file
 from nequip_fast.engine.program import Program
+from nequip_fast.engine.report import plot_radial
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 
@@ -54,18 +55,26 @@ class Potential:
         program: what to compute.
         dtype: ``float32`` or ``float64``, of the network; geometry and energies are float64.
         report: what compiling found out.
+        threads: at most as many as torch may use; None: all of these.
 
     Attributes:
         type_names: chemical symbols of the types.
         r_max: largest cutoff, Å.
     """
 
-    def __init__(self, program: Program, dtype: torch.dtype, report: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        dtype: torch.dtype,
+        report: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+    ) -> None:
         if not backend.compiled("engine_evaluate"):
             raise InputError("the inference engine needs the compiled extension; install with a C++ compiler")
-        if dtype not in (torch.float32, torch.float64):
-            raise InputError(f"dtype must be float32 or float64, not {dtype}")
-        self.program, self.dtype, self.report = program, dtype, dict(report or {})
+        check_dtype(dtype)
+        if threads is not None and threads < 1:
+            raise InputError(f"threads={threads}: give a positive number, or None for as many as torch uses")
+        self.program, self.dtype, self.report, self.threads = program, dtype, dict(report or {}), threads
         self.type_names = list(program.type_names)
         self.r_max = float(program.cutoff.max())
         integers, numbers = program.lists()
@@ -130,7 +139,10 @@ class Potential:
             InputError: positions that are not finite, two atoms at one place, types or edges out of range.
         """
         edge_index, atoms = data[keys.EDGE_INDEX], data[keys.POSITIONS].shape[0]
-        shift = data.get(keys.EDGE_CELL_SHIFT, torch.zeros(edge_index.shape[1], 3, dtype=torch.float64))
+        given = data.get(keys.EDGE_CELL_SHIFT, torch.zeros(edge_index.shape[1], 3, dtype=torch.int32))
+        shift = given.to(torch.int32)
+        if not bool((shift == given).all()):
+            raise InputError(f"{keys.EDGE_CELL_SHIFT!r} must be whole numbers of lattice vectors")
         if not bool((edge_index[0, 1:] >= edge_index[0, :-1]).all()):
             order = torch.argsort(edge_index[0], stable=True)
             edge_index, shift = edge_index[:, order], shift[order]
@@ -145,7 +157,7 @@ class Potential:
             data[keys.ATOM_TYPES].reshape(-1),
             structure,
             cells,
-            (ptr, edge_index[1], shift),
+            (ptr, edge_index[1].to(torch.int32), shift),
         )
         structures = cells.shape[0]
         total = torch.zeros(structures, dtype=torch.float64)
@@ -164,7 +176,9 @@ class Potential:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(energies [N], forces [N, 3], dE/dstrain [B, 9]); pairs are (ptr, neighbour, shift) of each atom in turn."""
         try:
-            return torch.ops.nequip_fast.engine_evaluate(positions, types, structure, cells, *pairs, self._engine, True)
+            return torch.ops.nequip_fast.engine_evaluate(
+                positions, types, structure, cells, *pairs, self._engine, True, self.threads or 0
+            )
         except RuntimeError as error:
             raise InputError(str(error).splitlines()[0]) from None
 
@@ -173,6 +187,14 @@ class Potential:
         from nequip_fast.integrations.ase import PotentialCalculator
 
         return PotentialCalculator(self, skin)
+
+    def plot_radial(self, path: str | os.PathLike[str]) -> None:
+        """Write a figure of the radial functions and the error of their tables; the suffix of ``path`` is the format.
+
+        Raises:
+            InputError: there are no tables.
+        """
+        plot_radial(self.program, path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the potential to ``path``, by custom ``*.nqf``, in one step."""
@@ -193,10 +215,17 @@ class Potential:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and other processes get an engine of their own."""
-        return Potential, (self.program, self.dtype, self.report)
+        return Potential, (self.program, self.dtype, self.report, self.threads)
 
     def __repr__(self) -> str:
         return f"Potential({', '.join(self.type_names)}; r_max {self.r_max:g} Å, {self.dtype})"
+
+
+def check_dtype(dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, if it is one of a network's."""
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"dtype must be float32 or float64, not {dtype}")
+    return dtype
 
 
 def _virial_and_stress(

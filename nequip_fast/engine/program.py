@@ -2,13 +2,14 @@
 
 Features are rows of segments, each ``mul`` channels of degree l. A layer is
 
-    sent    = in · send                                 (by type in the first layer, whose input is the type alone)
+    sent    = in · send                                 (a matrix for each type of the sender, or one for all)
     summed  = Σ_neighbours Σ_paths c · w_path(r/r_c) · (sent ⊗ Y(r))
     before  = summed · mix + in · self_connection[type]
     out     = gate(before) (+ in)
 
-and the energy of an atom ``shift[type] + scale[type] · readout(out of the last layer)``. All constants of the source
-model (normalisation of linear layers, average number of neighbours, activation constants) are folded into the matrices.
+from the embedding of each atom's type on, and the energy of an atom ``shift[type] + scale[type] · readout(out of the
+last layer)``. All constants of the source model (normalisation of linear layers, average number of neighbours,
+activation constants) are folded into the matrices.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from torch import Tensor
 from nequip_fast.ops.gate import ACTIVATIONS
 
 NO_GATE, NORM = -1, -2  # as kNoGate and kNormGate in csrc/cpu/engine/kernels.h
-_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+ENVELOPES = "polynomial", "xplor"  # as RadialBasis::Envelope in csrc/cpu/engine/program.h
+_ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,56 @@ class LinearMap:
 class Path:
     """One coupling of the convolution: segment ``source`` with Y of degree ``l2`` into segment ``target`` of the sums.
 
-    ``table`` [intervals + 1, 2, mul]: the weights at the knots r/r_c = 0 … 1 and their slopes times the interval.
+    Its channels have the radial weights from column ``first`` on.
     """
 
     source: int
     l2: int
     target: int
+    first: int
     coefficient: float
-    table: Tensor
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What takes the radial basis to zero at x = r/r_c = 1.
+
+    ``polynomial``: :func:`nequip_fast.nn.radial.polynomial_cutoff` of exponent ``parameter``. ``xplor``: 1 up to
+    ``parameter`` = on, then ``(1 − x²)² (1 + 2x² − 3 on²) / (1 − on²)³``, whose second derivative jumps there.
+    """
+
+    kind: str
+    parameter: float
+
+
+@dataclass(frozen=True)
+class RadialBasis:
+    """``scale · sin(frequency_k x) / x · envelope(x)`` for each of ``frequencies`` [K]."""
+
+    frequencies: Tensor
+    scale: float
+    envelope: Envelope
+
+
+@dataclass(frozen=True)
+class RadialNetwork:
+    """The radial weights of a layer: matrices [in, out] on the basis, ``constant · activation`` between them."""
+
+    matrices: Sequence[Tensor]
+    activation: str = "identity"
+    constant: float = 1.0
+
+
+@dataclass(frozen=True)
+class RadialTable:
+    """The radial weights of a layer by cubic Hermite interpolation between equidistant knots x = 0 … 1.
+
+    ``values`` [intervals + 1, 2, W]: the weights at the knots, and their slopes times the interval; ``network`` is what
+    they were made from.
+    """
+
+    values: Tensor
+    network: RadialNetwork
 
 
 @dataclass(frozen=True)
@@ -72,14 +116,16 @@ class GateStep:
 
 @dataclass(frozen=True)
 class Layer:
-    """One interaction; ``sent_by_type`` [types, dim] and ``bias_by_type`` [types, dim] are for the first layer.
+    """One interaction.
 
-    Rows by type list segment after segment, components outside, channels inside.
+    ``sent_by_type`` [types, dim] and ``bias_by_type`` [types, dim] stand for ``send`` and ``self_connection`` of a
+    first layer that has been collapsed; they list segment after segment, components outside, channels inside.
     """
 
     sent: Sequence[Channels]
     summed: Sequence[int]  # degrees
     before_gate: Sequence[Channels]
+    radial: RadialNetwork | RadialTable
     paths: Sequence[Path]
     mix: Sequence[LinearMap]
     gate: Sequence[GateStep]
@@ -88,6 +134,11 @@ class Layer:
     sent_by_type: Tensor | None = None
     bias_by_type: Tensor | None = None
     residual: bool = False
+
+    @property
+    def out(self) -> list[Channels]:
+        """Segments after the gate."""
+        return [self.before_gate[step.source] for step in self.gate]
 
 
 @dataclass(frozen=True)
@@ -118,13 +169,15 @@ class Program:
         type_names: name of each type, by index.
         cutoff: [types, types] Å, by type of the centre and of the neighbour.
         l_max: degree of the spherical harmonics.
-        intervals: of the radial tables.
+        embedding: [types, channels], the scalars every atom begins with; not used once the first layer is collapsed.
+        basis: of the radial networks.
     """
 
     type_names: Sequence[str]
     cutoff: Tensor
     l_max: int
-    intervals: int
+    embedding: Tensor
+    basis: RadialBasis
     layers: Sequence[Layer]
     readout: Sequence[ReadoutLayer]
     scale: Tensor
@@ -134,22 +187,28 @@ class Program:
     def lists(self) -> tuple[list[int], Tensor]:
         """The program as csrc/cpu/engine/program.cpp reads it: integers, and all numbers one after the other."""
         lists = _Lists()
-        lists.integers += [len(self.type_names), self.l_max, self.intervals]
+        lists.add(len(self.type_names), self.l_max)
         lists.numbers(self.cutoff)
-        lists.integers.append(len(self.layers))
-        for index, layer in enumerate(self.layers):
-            _write_layer(lists, layer, first=index == 0)
-        lists.integers.append(len(self.readout))
+        needs_basis = any(isinstance(layer.radial, RadialNetwork) for layer in self.layers)
+        lists.add(self.basis.frequencies.numel() if needs_basis else 0)
+        if needs_basis:
+            lists.add(ENVELOPES.index(self.basis.envelope.kind))
+            lists.numbers(self.basis.frequencies, self.basis.scale, self.basis.envelope.parameter)
+        collapsed = self.layers[0].sent_by_type is not None
+        lists.add(0 if collapsed else self.embedding.shape[1])
+        if not collapsed:
+            lists.numbers(self.embedding)
+        lists.add(len(self.layers))
+        for layer in self.layers:
+            lists.layer(layer)
+        lists.add(len(self.readout))
         for readout in self.readout:
-            lists.integers += [readout.matrix.shape[1], _CODES[readout.activation]]
+            lists.add(readout.matrix.shape[1], _ACTIVATION_CODES[readout.activation])
             lists.numbers(readout.matrix)
-        lists.numbers(self.scale)
-        lists.numbers(self.shift)
-        lists.integers.append(int(self.repulsion is not None))
+        lists.numbers(self.scale, self.shift)
+        lists.add(int(self.repulsion is not None))
         if self.repulsion is not None:
-            lists.numbers(self.repulsion.factor)
-            lists.numbers(self.repulsion.exponent)
-            lists.numbers(self.repulsion.numbers)
+            lists.numbers(self.repulsion.factor, self.repulsion.exponent, self.repulsion.numbers)
         return lists.integers, torch.cat(lists.parts)
 
 
@@ -158,44 +217,56 @@ class _Lists:
     integers: list[int] = field(default_factory=list)
     parts: list[Tensor] = field(default_factory=list)
 
-    def numbers(self, values: Tensor | float) -> None:
-        self.parts.append(torch.as_tensor(values, dtype=torch.float64).flatten())
+    def add(self, *integers: int) -> None:
+        self.integers += integers
+
+    def numbers(self, *values: Tensor | float) -> None:
+        self.parts += [torch.as_tensor(value, dtype=torch.float64).flatten() for value in values]
 
     def channels(self, segments: Sequence[Channels]) -> None:
-        self.integers.append(len(segments))
+        self.add(len(segments))
         for segment in segments:
-            self.integers += [segment.l, segment.mul]
+            self.add(segment.l, segment.mul)
 
     def maps(self, maps: Sequence[LinearMap]) -> None:
-        self.integers.append(len(maps))
+        self.add(len(maps))
         for linear in maps:
-            self.integers += [linear.source, linear.target]
+            self.add(linear.source, linear.target)
             self.numbers(linear.matrix)
 
+    def radial(self, radial: RadialNetwork | RadialTable) -> None:
+        if isinstance(radial, RadialTable):
+            self.add(radial.values.shape[2], radial.values.shape[0] - 1)
+            self.numbers(radial.values)
+            return
+        *hidden, last = radial.matrices
+        self.add(last.shape[1], 0, _ACTIVATION_CODES[radial.activation])
+        self.numbers(radial.constant)
+        self.add(len(hidden), *[matrix.shape[1] for matrix in hidden])
+        self.numbers(*radial.matrices)
 
-def _write_layer(lists: _Lists, layer: Layer, first: bool) -> None:
-    lists.channels(layer.sent)
-    if first:
-        assert layer.sent_by_type is not None
-        lists.numbers(layer.sent_by_type)
-    else:
-        lists.integers.append(int(any(linear.matrix.dim() == 3 for linear in layer.send)))
-        lists.maps(layer.send)
-    lists.integers += [len(layer.summed), *layer.summed, len(layer.paths)]
-    for path in layer.paths:
-        lists.integers += [path.source, path.l2, path.target]
-        lists.numbers(path.coefficient)
-        lists.numbers(path.table)
-    lists.channels(layer.before_gate)
-    lists.maps(layer.mix)
-    if first:
-        lists.integers.append(int(layer.bias_by_type is not None))
-        if layer.bias_by_type is not None:
-            lists.numbers(layer.bias_by_type)
-    else:
-        lists.maps(layer.self_connection)
-    lists.integers.append(len(layer.gate))
-    for step in layer.gate:
-        lists.integers += [step.source, step.gate, _CODES[step.activation]]
-        lists.numbers(step.constant)
-    lists.integers.append(int(layer.residual))
+    def layer(self, layer: Layer) -> None:
+        self.channels(layer.sent)
+        if layer.sent_by_type is not None:
+            self.numbers(layer.sent_by_type)
+        else:
+            self.add(int(any(linear.matrix.dim() == 3 for linear in layer.send)))
+            self.maps(layer.send)
+        self.radial(layer.radial)
+        self.add(len(layer.summed), *layer.summed, len(layer.paths))
+        for path in layer.paths:
+            self.add(path.source, path.l2, path.target, path.first)
+            self.numbers(path.coefficient)
+        self.channels(layer.before_gate)
+        self.maps(layer.mix)
+        if layer.sent_by_type is not None:
+            self.add(int(layer.bias_by_type is not None))
+            if layer.bias_by_type is not None:
+                self.numbers(layer.bias_by_type)
+        else:
+            self.maps(layer.self_connection)
+        self.add(len(layer.gate))
+        for step in layer.gate:
+            self.add(step.source, step.gate, _ACTIVATION_CODES[step.activation])
+            self.numbers(step.constant)
+        self.add(int(layer.residual))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from nequip_fast.data import graph_from_atoms, keys, neighbor_list
-from nequip_fast.engine.potential import Potential
-from nequip_fast.model import GraphModel
+from nequip_fast.engine.source import Source
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -35,29 +34,34 @@ class Deviation:
     largest_force: float
 
 
-def deviation(potential: Potential, model: GraphModel, graphs: Iterable[Mapping[str, Tensor]]) -> Deviation:
-    """The largest differences over structures, each evaluated by both."""
-    energy = force = stress = largest = 0.0
-    model.eval()
-    for graph in graphs:
-        with torch.no_grad():
-            expected, found = model(graph), potential.evaluate(graph)
-        difference = {
-            name: float((found[name] - expected[name]).abs().nan_to_num().max())
-            for name in (keys.TOTAL_ENERGY, keys.FORCES, keys.STRESS)
-        }
-        energy = max(energy, difference[keys.TOTAL_ENERGY] / len(graph[keys.POSITIONS]))
-        force = max(force, difference[keys.FORCES])
-        stress = max(stress, difference[keys.STRESS])
-        largest = max(largest, float(expected[keys.FORCES].abs().max()))
-    return Deviation(energy, force, stress, largest)
+def deviation(expected: Sequence[Mapping[str, Tensor]], found: Sequence[Mapping[str, Tensor]]) -> Deviation:
+    """The largest differences between two evaluations of the same structures; NaN where either is not finite.
+
+    Stress counts where ``expected`` has one, for structures whose cell has a volume.
+    """
+    parts = []
+    for one, other in zip(expected, found, strict=True):
+        stress = one[keys.STRESS].isfinite() if keys.STRESS in one else torch.zeros(0, dtype=torch.bool)
+        parts.append(
+            [
+                _largest(other[keys.TOTAL_ENERGY] - one[keys.TOTAL_ENERGY]) / max(len(one[keys.FORCES]), 1),
+                _largest(other[keys.FORCES] - one[keys.FORCES]),
+                _largest((other[keys.STRESS] - one[keys.STRESS])[stress]) if stress.numel() else 0.0,
+                _largest(one[keys.FORCES]),
+            ]
+        )
+    return Deviation(*np.max(parts, axis=0, initial=0.0).tolist())  # of numpy, which does not pass over NaN
 
 
-def graphs_of(model: GraphModel, structures: Iterable[Atoms]) -> list[dict[str, Tensor]]:
+def _largest(values: Tensor) -> float:
+    return float(values.abs().max()) if values.numel() else 0.0
+
+
+def graphs_of(source: Source, structures: Iterable[Atoms]) -> list[dict[str, Tensor]]:
     """The model's input for structures of the user's."""
-    cutoffs = model.config.get("per_edge_type_cutoff")
     return [
-        graph_from_atoms(atoms, model.type_names, model.r_max, per_edge_type_cutoff=cutoffs) for atoms in structures
+        graph_from_atoms(atoms, source.type_names, source.r_max, per_edge_type_cutoff=source.cutoffs)
+        for atoms in structures
     ]
 
 

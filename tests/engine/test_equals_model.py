@@ -15,10 +15,10 @@ COMPILED = [name for name in CASES if name != "graph_field"]
 OUTPUTS = keys.TOTAL_ENERGY, keys.ATOMIC_ENERGY, keys.FORCES, keys.VIRIAL
 
 
-def both(case, kind, dtype=torch.float64, intervals=4096):
+def both(case, kind, dtype=torch.float64, intervals=4096, **settings):
     """What the model and the engine say of the molecules or crystals."""
     model, data = build_model(config(case)).eval(), inputs(kind)
-    found = compile(model, dtype=dtype, intervals=intervals, verify=False).evaluate(data)
+    found = compile(model, dtype=dtype, intervals=intervals, verify=False, **settings).evaluate(data)
     expected = model(data)
     if kind == "molecules":  # a model without cells says nothing of strain
         return [(name, found[name], expected[name]) for name in OUTPUTS[:3]]
@@ -33,11 +33,40 @@ def test_equals_model(case, kind):
         assert relative_error(found, expected) < (1e-9 if "energy" in name else 1e-7), name
 
 
+@pytest.mark.parametrize("kind", ["molecules", "crystals"])
+@pytest.mark.parametrize("case", COMPILED)
+def test_equals_model_exactly(case, kind):
+    """With the radial networks themselves: to rounding."""
+    for name, found, expected in both(case, kind, radial="exact"):
+        assert relative_error(found, expected) < 1e-11, name
+
+
+@pytest.mark.parametrize("radial", ["table", "exact"])
 @pytest.mark.parametrize("case", ["preset_M", "parity", "odd_channels", "norm"])
-def test_every_instruction_set(case, isa):
+def test_every_instruction_set(case, radial, isa):
     for dtype, tolerance in ((torch.float64, 1e-7), (torch.float32, 2e-5)):
-        for name, found, expected in both(case, "crystals", dtype):
+        for name, found, expected in both(case, "crystals", dtype, radial=radial):
             assert relative_error(found, expected) < tolerance, name
+
+
+@pytest.mark.parametrize("skip", [["prune", "collapse"], ["prune"], ["collapse"]])
+@pytest.mark.parametrize("case", ["parity", "no_parity", "learnable_shift", "neighbours_by_type", "norm", "resnet"])
+def test_each_pass_alone(case, skip):
+    """The others left out, beside the model."""
+    for name, found, expected in both(case, "crystals", radial="exact", skip=skip):
+        assert relative_error(found, expected) < 1e-11, name
+
+
+def test_residual_sum_in_the_first_layer():
+    """It cannot be collapsed; the layer then runs as any other."""
+    settings = {"num_layers": 3, "num_features": 4, "l_max": 0, "learnable_shift": True, "convnet_resnet": True}
+    model = build_model(config({**settings, "type_embed_num_features": 4, "radial_mlp_width": 8}))
+    assert model.layers[0].resnet
+    for radial, tolerance in (("exact", 1e-11), ("table", 1e-7)):
+        found = compile(model, radial=radial, intervals=4096, verify=False).evaluate(inputs("crystals"))
+        for name, expected in model(inputs("crystals")).items():
+            if name in found:
+                assert relative_error(found[name], expected) < tolerance, name
 
 
 def test_degrees_without_compiled_paths():
@@ -55,10 +84,11 @@ def test_table_converges_with_fourth_order():
     assert errors[0] > 8 * errors[1] > 64 * errors[2]
 
 
-@pytest.mark.parametrize("case", ["preset_M", "zbl", "per_edge_type_cutoff"])
-def test_forces_are_the_derivative_of_its_own_energy(case):
+@pytest.mark.parametrize("radial", ["table", "exact"])
+@pytest.mark.parametrize("case", ["preset_M", "zbl", "per_edge_type_cutoff", "bessel"])
+def test_forces_are_the_derivative_of_its_own_energy(case, radial):
     """Of the table's energy, coarse as it may be: central differences along random directions."""
-    potential = compile(build_model(config(case)), intervals=64, verify=False)
+    potential = compile(build_model(config(case)), radial=radial, intervals=64, verify=False)
     data = inputs("crystals")
     direction = torch.randn_like(data["pos"])
     step = 1e-4

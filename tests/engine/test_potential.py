@@ -162,17 +162,70 @@ def test_unknown_element(potential):
 def test_report_and_refusal(model, potential):
     report = potential.report
     assert report["deviation"]["force"] < 1e-6 < report["deviation"]["largest_force"]
-    assert report["table_error"] < 1e-8
-    with pytest.raises(InputError, match="tables"):
+    assert max(report["table_errors"]) < 1e-8
+    assert list(report["passes"]) == ["fold", "prune", "collapse", "table", "rounding"]
+    assert report["passes"]["table"]["force"] > report["passes"]["collapse"]["force"]
+    with pytest.raises(InputError, match=r"'table'.*intervals"):
         compile(model, intervals=8)
-    assert compile(model, intervals=8, verify=False).program.intervals == 8
+    with pytest.raises(InputError, match=r"'rounding'.*float64"):
+        compile(model, dtype=torch.float32, radial="exact", tolerance=1e-9)
+    assert compile(model, intervals=8, verify=False).report["intervals"] == 8
 
 
+def test_an_engine_that_goes_wrong_is_refused(model, monkeypatch):
+    """Also where it gives no number at all."""
+    evaluate = Potential.evaluate
+
+    def wrong(self, data):
+        found = evaluate(self, data)
+        found["forces"][0] = float("nan")
+        return found
+
+    monkeypatch.setattr(Potential, "evaluate", wrong)
+    with pytest.raises(InputError, match="nan"):
+        compile(model)
+
+
+def test_the_model_is_left_as_it_is():
+    model = build_model(config("no_parity")).train()
+    compile(model)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"radial": "tables"}, "table or exact"),
+        ({"skip": ["colapse"]}, "collapse"),
+        ({"threads": 0}, "threads"),
+        ({"dtype": torch.float16}, "float32 or float64"),
+    ],
+)
+def test_arguments_out_of_range(model, arguments, message):
+    with pytest.raises(InputError, match=message):
+        compile(model, **arguments)
+
+
+def test_threads(model):
+    torch.set_num_threads(2)
+    for threads in (1, 2, 5, None):
+        found = compile(model, threads=threads, verify=False)(supercell())
+        np.testing.assert_allclose(found.forces, compile(model, verify=False)(supercell()).forces, rtol=0, atol=1e-12)
+
+
+def test_figure_of_the_radial_functions(model, potential, tmp_path):
+    potential.plot_radial(tmp_path / "radial.png")
+    assert (tmp_path / "radial.png").stat().st_size > 10_000
+    with pytest.raises(InputError, match="no radial tables"):
+        compile(model, radial="exact", verify=False).plot_radial(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("radial", ["table", "exact"])
 @pytest.mark.parametrize("case", ["preset_S", "zbl", "norm", "learnable_shift", "neighbours_by_type"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_files(case, dtype, tmp_path):
+def test_files(case, dtype, radial, tmp_path):
     """What comes back computes the same, bit for bit."""
-    potential = compile(build_model(config(case)), dtype=dtype, verify=False)
+    potential = compile(build_model(config(case)), dtype=dtype, radial=radial, verify=False)
     potential.save(tmp_path / "x.nqf")
     again = load(tmp_path / "x.nqf")
     for name in ("report", "dtype", "type_names"):

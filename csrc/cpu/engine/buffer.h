@@ -11,9 +11,11 @@ namespace nf {
 template <class T>
 class Buffer {
  public:
+  // Contents undefined.
   T* get(int64_t count) {
     if (count > size_) {
-      data_ = Scratch<T>(size_ = count + count / 4);
+      data_ = Scratch<T>(0);  // before there is more
+      data_ = Scratch<T>(size_ = count + count / 16);
     }
     return data_.get();
   }

@@ -3,19 +3,22 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <mutex>
 #include <stdexcept>
 #include <vector>
 
-#include "cpu/engine/edges.h"
-#include "cpu/engine/layers.h"
+#include "cpu/engine/convolution.h"
+#include "cpu/engine/linear.h"
+#include "cpu/engine/readout.h"
 
 namespace nf {
 namespace {
 
-// Nodes are taken together, and of them one path after the other, so that a path's table is in the second cache when it
-// is needed again; as many as leave room beside it: backward, partial sums of every edge.
-constexpr int kChunkNodes = 64, kForwardEdges = 1536, kReverseEdges = 900;
+// Nodes are taken together, and of them one path after the other, so that a path's weights are in the second cache when
+// they are needed again; as many as leave room beside them: backward, partial sums of every edge; with a radial network,
+// its hidden layers.
+constexpr int kChunkNodes = 64, kForwardEdges = 1536, kReverseEdges = 900, kForwardExact = 512, kReverseExact = 256;
 
 std::vector<int64_t> all_degrees(int l_max) {
   std::vector<int64_t> degrees;
@@ -23,20 +26,13 @@ std::vector<int64_t> all_degrees(int l_max) {
   return degrees;
 }
 
-struct NodeTile {  // as many edges of one node as a vector has lanes, or what is left
-  int node, edges;
-  int64_t first;
-};
-
 // What a thread works with.
 template <class T>
 struct Work {
-  Buffer<T> y, summed, row, weights, slopes, to_weights, partial, scratch, sent_gradient;
+  ConvolutionWork<T> convolution;
+  LinearWork<T> linear;
+  Buffer<T> summed, row, to_direction, sent_gradient;
   Buffer<double> forces, strain;
-  std::vector<NodeTile> tiles;
-  std::vector<const T*> from, x_of_edge, w_rows;
-  std::vector<T*> to, dx_of_edge, dw_rows;
-  std::vector<const T*> g_rows;
   std::vector<int> members;
 };
 
@@ -44,33 +40,15 @@ template <class T>
 class EngineOf final : public Engine {
  public:
   explicit EngineOf(const Program& program)
-      : kernels_(engine_kernels<T>()), conv_(conv_kernels<T>()), harmonic_kernels_(harmonic_kernels<T>()),
+      : kernels_(engine_kernels<T>()), harmonic_kernels_(harmonic_kernels<T>()),
         harmonics_(all_degrees(program.l_max), HarmonicScale::component, true),
-        radii_{program.types, program.intervals, program.cutoff}, scale_(program.scale), shift_(program.shift),
-        repulsion_(program.repulsion) {
-    layers_.reserve(program.layers.size());
-    for (const LayerProgram& layer : program.layers) layers_.emplace_back(layer, program, conv_);
-    sent_.resize(layers_.size());
-    before_gate_.resize(layers_.size());
-    // The readout reads rows of scalar segments with padding in between.
-    const RowLayout& features = layers_.back().out;
-    int inner = features.width;
-    std::vector<int> place;
-    for (const Segment& s : features.segments)
-      for (int u = 0; u < s.mul; ++u) place.push_back(s.at + u);
-    for (const ReadoutLayer& layer : program.readout) {
-      const int width = (layer.out + kernels_.lanes - 1) / kernels_.lanes * kernels_.lanes;
-      Matrix<T> forward(inner, width), reverse(layer.out, (inner + kernels_.lanes - 1) / kernels_.lanes * kernels_.lanes);
-      for (int i = 0; i < layer.in; ++i)
-        for (int j = 0; j < layer.out; ++j) {
-          const int row = place.empty() ? i : place[i];
-          forward.at(row, j) = reverse.at(j, row) = T(layer.matrix[int64_t(i) * layer.out + j]);
-        }
-      readout_.push_back({std::move(forward), std::move(reverse),
-                          {0, -1, 0, width, 1, layer.activation, 1.0}});
-      inner = layer.out;
-      place.clear();
-    }
+        convolution_(kernels_, harmonic_kernels_, harmonics_), cutoffs_{program.types, program.cutoff},
+        basis_(program.basis), scale_(program.scale), shift_(program.shift), repulsion_(program.repulsion),
+        layers_(prepare(program, kernels_)), readout_(program.readout, layers_.back().out, kernels_),
+        sent_(layers_.size()), before_gate_(layers_.size()) {
+    for (const PreparedLayer<T>& layer : layers_) feature_width_ = std::max({feature_width_, layer.in.width, layer.out.width});
+    if (!layers_[0].by_type) embedding_ = layers_[0].by_type_rows(program.embedding, layers_[0].in, program.types);
+    edges_.functions = basis_ ? int(basis_->frequencies.size()) : 0;
   }
 
   void evaluate(const EngineInput& in, const EngineOutput& out, int threads, const ParallelFor& parallel) override {
@@ -87,8 +65,12 @@ class EngineOf final : public Engine {
     split(threads);
     find_edges(each_thread);
     reserve_rows();
+    if (!layers_[0].by_type) each_thread([&](int t) { embed(work_[t], share_[t], share_[t + 1]); });
     for (size_t k = 0; k < layers_.size(); ++k)
-      each_thread([&](int t) { each_chunk(t, kForwardEdges, [&](int64_t begin, int64_t end) { forward(k, work_[t], begin, end); }); });
+      each_thread([&](int t) {
+        each_chunk(t, layers_[k].radial->exact() ? kForwardExact : kForwardEdges,
+                   [&](int64_t begin, int64_t end) { forward(k, work_[t], begin, end); });
+      });
     if (repulsion_) each_thread([&](int t) { repel(share_[t], share_[t + 1]); });
     if (!out.forces) return;
     for (size_t k = layers_.size(); k-- > 0;) reverse(k, each_thread);
@@ -96,10 +78,11 @@ class EngineOf final : public Engine {
   }
 
  private:
-  struct Readout {
-    Matrix<T> forward, reverse;
-    ChannelGate activation;
-  };
+  static std::vector<PreparedLayer<T>> prepare(const Program& program, const EngineKernels<T>& kernels) {
+    std::vector<PreparedLayer<T>> layers;
+    for (const LayerProgram& layer : program.layers) layers.emplace_back(layer, program, conv_kernels<T>(), kernels);
+    return layers;
+  }
 
   // --- input ---
 
@@ -109,10 +92,11 @@ class EngineOf final : public Engine {
     for (int64_t i = 0; i < 3 * in.atoms; ++i) sum += in.positions[i];
     if (!std::isfinite(sum)) throw std::runtime_error("a position is not finite; check the structure or the time step");
     for (int64_t i = 0; i < in.atoms; ++i) {
-      if (in.types[i] < 0 || in.types[i] >= radii_.types) throw std::runtime_error("an atom type is unknown to this potential");
+      if (in.types[i] < 0 || in.types[i] >= cutoffs_.types) throw std::runtime_error("an atom type is unknown to this potential");
       if (in.structure[i] < 0 || in.structure[i] >= in.structures)
         throw std::runtime_error("engine: a structure is out of range");
     }
+    if (in.atoms > std::numeric_limits<int32_t>::max()) throw std::runtime_error("engine: too many atoms");
     if (in.ptr[0] != 0) throw std::runtime_error("engine: the pairs do not begin at 0");
     for (int64_t i = 0; i < in.atoms; ++i)
       if (in.ptr[i] > in.ptr[i + 1]) throw std::runtime_error("engine: the pairs are not in order");
@@ -147,57 +131,41 @@ class EngineOf final : public Engine {
   template <class EachThread>
   void find_edges(const EachThread& each_thread) {
     const EngineInput& in = *input_;
-    const EdgeSearch<T> search{in, radii_, harmonics_, harmonic_kernels_};
+    const EdgeSearch<T> search{in, cutoffs_, basis_};
     std::atomic<const char*> failed = nullptr;  // threads must not throw
     edges_.ptr.assign(in.atoms + 1, 0);
     each_thread([&](int t) {
       if (const char* what = search.count(share_[t], share_[t + 1], edges_)) failed = what;
     });
     if (const char* what = failed) throw std::runtime_error(what);
-    edges_.reserve(harmonics_.dim());
-    each_thread([&](int t) { search.fill(share_[t], share_[t + 1], edges_); });
+    const int dim_y = output_->forces ? harmonics_.dim() : 0;
+    edges_.reserve(dim_y);
+    each_thread([&](int t) { search.fill(share_[t], share_[t + 1], dim_y, edges_); });
   }
 
   void reserve_rows() {
     const int64_t atoms = input_->atoms;
-    int width = 0;
     for (size_t k = 0; k < layers_.size(); ++k) {
-      sent_[k].get(k ? atoms * layers_[k].sent.width : 0);
+      sent_[k].get(layers_[k].by_type ? 0 : atoms * layers_[k].sent.width);
       before_gate_[k].get(atoms * layers_[k].before_gate.width);
-      width = std::max(width, layers_[k].out.width);
     }
-    for (Buffer<T>* features : {&features_[0], &features_[1], &to_features_}) features->get(atoms * width);
+    features_.get(atoms * feature_width_);
   }
 
-  // --- dense parts: rows of nodes begin … end − 1, or of `members` counted from begin ---
+  // --- rows of nodes from `begin` on ---
 
-  // to (+)= from · matrix for one segment each; rows by node number less `from_first`, `to_first`
-  void multiply(Work<T>& work, const Matrix<T>& matrix, int inner, const Segment& from, const T* rows, int row_width,
-                const Segment& to, T* out, int out_width, const int* members, int count) const {
-    work.from.clear(), work.to.clear();
-    for (int i = 0; i < count; ++i) {
-      const int64_t node = members ? members[i] : i;
-      for (int m = 0; m < from.components; ++m) {
-        work.from.push_back(rows + node * row_width + from.at + m * from.padded);
-        work.to.push_back(out + node * out_width + to.at + m * to.padded);
-      }
-    }
-    kernels_.multiply(int(work.from.size()), work.from.data(), inner, matrix.data.get(), matrix.width, work.to.data(),
-                      true);
+  // Features on their way through the layers, later the gradients on their way back, in one place: only what is sent is
+  // read by other nodes.
+  Rows<T> features(const RowLayout& layout, int64_t begin) const {
+    return {layout, features_.get() + begin * feature_width_, feature_width_};
   }
+  Rows<T> before_gate(size_t k, int64_t begin) const {
+    const RowLayout& layout = layers_[k].before_gate;
+    return {layout, before_gate_[k].get() + begin * layout.width, layout.width};
+  }
+  static Rows<T> packed(const RowLayout& layout, T* data) { return {layout, data, layout.width}; }
 
-  void apply(Work<T>& work, const PreparedMap<T>& map, int copy, const RowLayout& from, const T* rows,
-             const RowLayout& to, T* out, const int* members, int count) const {
-    const Segment &a = from.segments[map.from], &b = to.segments[map.to];
-    multiply(work, map.forward[copy], a.inner, a, rows, from.width, b, out, to.width, members, count);
-  }
-  void apply_reverse(Work<T>& work, const PreparedMap<T>& map, int copy, const RowLayout& to, const T* g,
-                     const RowLayout& from, T* out, const int* members, int count) const {
-    const Segment &a = from.segments[map.from], &b = to.segments[map.to];
-    multiply(work, map.reverse[copy], b.mul, b, g, to.width, a, out, from.width, members, count);
-  }
-
-  // body(type, members, count) for the nodes of each type among begin … end − 1, counted from begin
+  // body(type, members) for the nodes of each type among begin … end − 1, counted from begin
   template <class Body>
   void by_type(Work<T>& work, int64_t begin, int64_t end, const Body& body) const {
     std::vector<int>& members = work.members;
@@ -207,227 +175,125 @@ class EngineOf final : public Engine {
     std::stable_sort(members.begin(), members.end(), [&](int a, int b) { return types[a] < types[b]; });
     for (size_t first = 0, last; first < members.size(); first = last) {
       for (last = first + 1; last < members.size() && types[members[last]] == types[members[first]];) ++last;
-      body(int(types[members[first]]), members.data() + first, int(last - first));
+      body(int(types[members[first]]), Members{members.data() + first, int(last - first)});
     }
   }
 
-  // body(matrix number, members, count) for nodes begin … end − 1: of each type, or for all at once
+  // body(matrix number, members) for nodes begin … end − 1: of each type, or for all at once
   template <class Body>
   void grouped(bool types, Work<T>& work, int64_t begin, int64_t end, const Body& body) const {
-    types ? by_type(work, begin, end, body) : body(0, nullptr, int(end - begin));
-  }
-
-  // --- the convolution ---
-
-  const T* sent_row(size_t k, int64_t node) const {
-    const int64_t width = layers_[k].sent.width;
-    return k ? sent_[k].get() + node * width : layers_[k].sent_by_type.get() + input_->types[node] * width;
-  }
-
-  // The tiles of nodes begin … end − 1, their harmonics in columns, and the senders' rows.
-  void collect(size_t k, Work<T>& work, int64_t begin, int64_t end) const {
-    const int lanes = kernels_.lanes, dim_y = harmonics_.dim();
-    const int64_t first = edges_.ptr[begin], last = edges_.ptr[end];
-    work.tiles.clear();
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t e = edges_.ptr[i]; e < edges_.ptr[i + 1]; e += lanes)
-        work.tiles.push_back({int(i - begin), int(std::min<int64_t>(lanes, edges_.ptr[i + 1] - e)), e});
-    T* y = work.y.get(int64_t(work.tiles.size()) * dim_y * lanes);
-    for (const NodeTile& tile : work.tiles) {
-      kernels_.columns(edges_.y.get() + tile.first * dim_y, dim_y, tile.edges, y);
-      y += dim_y * lanes;
-    }
-    work.x_of_edge.resize(last - first);
-    for (int64_t e = first; e < last; ++e) work.x_of_edge[e - first] = sent_row(k, edges_.neighbour.get()[e]);
-    work.scratch.get(layers_[k].scratch);
-    work.w_rows.resize(lanes), work.dw_rows.resize(lanes);
-  }
-
-  // What the kernels see of tile number `index`.
-  Tile<T> tile_of(Work<T>& work, size_t index, int64_t first) const {
-    const NodeTile& tile = work.tiles[index];
-    const TileRows<T> rows{work.y.get() + int64_t(index) * harmonics_.dim() * kernels_.lanes,
-                           work.x_of_edge.data() + (tile.first - first), work.w_rows.data(), work.w_rows.data()};
-    return {tile.edges, rows, rows, work.scratch.get()};
-  }
-
-  void sum_over_neighbours(size_t k, Work<T>& work, int64_t begin, int64_t end, T* summed) const {
-    const PreparedLayer<T>& layer = layers_[k];
-    const int64_t first = edges_.ptr[begin];
-    collect(k, work, begin, end);
-    for (const PreparedPath<T>& path : layer.paths) {
-      T* w = work.weights.get(int64_t(kernels_.lanes) * path.width);
-      for (int e = 0; e < kernels_.lanes; ++e) work.w_rows[e] = w + e * path.width;
-      for (size_t index = 0; index < work.tiles.size(); ++index) {
-        const NodeTile& tile = work.tiles[index];
-        kernels_.weights(edges_.at.get() + tile.first, tile.edges, path.table.get(), path.width, w);
-        path.forward.run[0]({tile_of(work, index, first), summed + int64_t(tile.node) * layer.summed.width},
-                            path.forward.args);
-      }
-    }
-  }
-
-  // From the gradient of the sums to those of the senders' rows (`to_sent`, by node; null: not wanted), of the
-  // harmonics and of the distances.
-  void sum_over_neighbours_vjp(size_t k, Work<T>& work, int64_t begin, int64_t end, const T* g, T* to_sent) {
-    const PreparedLayer<T>& layer = layers_[k];
-    const int lanes = kernels_.lanes, dim_y = harmonics_.dim();
-    const int64_t first = edges_.ptr[begin], count = edges_.ptr[end] - first;
-    collect(k, work, begin, end);
-    if (to_sent) {
-      work.dx_of_edge.resize(count);
-      for (int64_t e = 0; e < count; ++e)
-        work.dx_of_edge[e] = to_sent + edges_.neighbour.get()[first + e] * layer.sent.width;
-    }
-    T* partial = work.partial.zeros(count * dim_y * lanes);
-    work.g_rows.resize(lanes);
-    int width = 0;
-    for (const PreparedPath<T>& path : layer.paths) width = std::max(width, path.width);
-    T *w = work.weights.get(int64_t(lanes) * width), *dw = work.to_weights.zeros(int64_t(lanes) * width),
-      *slope = work.slopes.get(int64_t(lanes) * width);
-    for (const PreparedPath<T>& path : layer.paths) {
-      for (int e = 0; e < lanes; ++e) work.w_rows[e] = w + e * path.width, work.dw_rows[e] = dw + e * path.width;
-      for (size_t index = 0; index < work.tiles.size(); ++index) {
-        const NodeTile& tile = work.tiles[index];
-        const int64_t at = tile.first - first;
-        std::fill(work.g_rows.begin(), work.g_rows.end(), g + int64_t(tile.node) * layer.summed.width);
-        kernels_.weights_and_slopes(edges_.at.get() + tile.first, tile.edges, path.table.get(), path.width, w, slope);
-        const GradientTile<T> gradient{tile_of(work, index, first), work.g_rows.data(),
-                                       to_sent ? work.dx_of_edge.data() + at : nullptr, partial + at * dim_y * lanes,
-                                       work.dw_rows.data(), dim_y, false};
-        path.gradient.run[0](gradient, path.gradient.args);
-        kernels_.add_dot(dw, slope, tile.edges, path.width, edges_.to_length.get() + tile.first);
-      }
-    }
-    kernels_.add_sums(partial, dim_y, int(count), edges_.to_y.get() + first * dim_y);
+    types ? by_type(work, begin, end, body) : body(0, Members{nullptr, int(end - begin)});
   }
 
   // --- a layer ---
+
+  // body(row) with what node j sends in layer k
+  auto sent(size_t k) const {
+    return [this, &layer = layers_[k], rows = sent_[k].get()](int64_t j) -> const T* {
+      const int64_t width = layer.sent.width;
+      return layer.by_type ? layer.sent_by_type.get() + input_->types[j] * width : rows + j * width;
+    };
+  }
+
+  void embed(Work<T>& work, int64_t begin, int64_t end) {
+    const Rows<T> rows = features(layers_[0].in, begin);
+    for (int64_t i = 0; i < end - begin; ++i)
+      std::copy_n(embedding_.get() + input_->types[begin + i] * rows.layout.width, rows.layout.width, rows.data + i * rows.stride);
+    send(0, work, begin, end);
+  }
+
+  // What nodes begin … end − 1 send in layer k, from their features.
+  void send(size_t k, Work<T>& work, int64_t begin, int64_t end) {
+    const PreparedLayer<T>& layer = layers_[k];
+    T* rows = sent_[k].get() + begin * layer.sent.width;
+    std::fill_n(rows, (end - begin) * layer.sent.width, T(0));
+    grouped(layer.send_by_type, work, begin, end, [&](int type, Members members) {
+      apply(kernels_, work.linear, layer.send, type, features(layer.in, begin), packed(layer.sent, rows), members);
+    });
+  }
 
   void forward(size_t k, Work<T>& work, int64_t begin, int64_t end) {
     const PreparedLayer<T>& layer = layers_[k];
     const int count = int(end - begin);
     T* summed = work.summed.zeros(int64_t(count) * layer.summed.width);
-    sum_over_neighbours(k, work, begin, end, summed);
-    T* before = before_gate_[k].get() + begin * layer.before_gate.width;
-    const T* in = features_[(k + 1) % 2].get() + begin * layer.in.width;
-    T* out = features_[k % 2].get() + begin * layer.out.width;
+    convolution_.sum(layer, edges_, work.convolution, begin, end, sent(k), summed);
+    const Rows<T> before = before_gate(k, begin);
     for (int i = 0; i < count; ++i) {
-      T* row = before + int64_t(i) * layer.before_gate.width;
       if (layer.has_bias)
-        std::copy_n(layer.bias_by_type.get() + input_->types[begin + i] * layer.before_gate.width,
-                    layer.before_gate.width, row);
+        std::copy_n(layer.bias_by_type.get() + input_->types[begin + i] * before.stride, before.stride, before.data + i * before.stride);
       else
-        std::fill_n(row, layer.before_gate.width, T(0));
+        std::fill_n(before.data + i * before.stride, before.stride, T(0));
     }
-    for (const auto& map : layer.mix) apply(work, map, 0, layer.summed, summed, layer.before_gate, before, nullptr, count);
-    grouped(!layer.self_connection.empty(), work, begin, end, [&](int type, const int* members, int n) {
-      for (const auto& map : layer.self_connection)
-        apply(work, map, type, layer.in, in, layer.before_gate, before, members, n);
+    apply(kernels_, work.linear, layer.mix, 0, packed(layer.summed, summed), before, Members{nullptr, count});
+    grouped(!layer.self_connection.empty(), work, begin, end, [&](int type, Members members) {
+      apply(kernels_, work.linear, layer.self_connection, type, features(layer.in, begin), before, members);
     });
+    T* const activated = work.row.get(layer.out.width);
     for (int i = 0; i < count; ++i) {
-      T* row = out + int64_t(i) * layer.out.width;
-      for (const ChannelGate& gate : layer.gate)
-        kernels_.gate(gate, before + int64_t(i) * layer.before_gate.width, row);
-      if (layer.residual)
-        for (int u = 0; u < layer.out.width; ++u) row[u] += in[int64_t(i) * layer.in.width + u];
+      T* const row = features(layer.out, begin + i).data;
+      for (const ChannelGate& gate : layer.gate) kernels_.gate(gate, before.data + i * before.stride, activated);
+      for (int u = 0; u < layer.out.width; ++u) row[u] = layer.residual ? row[u] + activated[u] : activated[u];
     }
-    if (k + 1 == layers_.size()) return read_out(work, begin, end, out);
-    const PreparedLayer<T>& next = layers_[k + 1];
-    T* sent = sent_[k + 1].get() + begin * next.sent.width;
-    std::fill_n(sent, int64_t(count) * next.sent.width, T(0));
-    grouped(next.send_by_type, work, begin, end, [&](int type, const int* members, int n) {
-      for (const auto& map : next.send) apply(work, map, type, next.in, out, next.sent, sent, members, n);
-    });
+    if (k + 1 == layers_.size())
+      read_out(work, begin, end);
+    else
+      send(k + 1, work, begin, end);
   }
 
-  // Energies of nodes begin … end − 1 from their last features, and the gradients of these.
-  void read_out(Work<T>& work, int64_t begin, int64_t end, const T* features) {
-    const int width_in = layers_.back().out.width;
-    int64_t width = 0;
-    for (const Readout& layer : readout_) width += 2 * layer.forward.width + layer.reverse.width;
-    T* memory = work.row.zeros(width);
+  // Energies of nodes begin … end − 1 from their last features, and the gradients of these in their place.
+  void read_out(Work<T>& work, int64_t begin, int64_t end) {
+    T* memory = work.row.get(readout_.memory());
     for (int64_t i = begin; i < end; ++i) {
-      const T* x = features + (i - begin) * width_in;
-      T* next = memory;
-      for (const Readout& layer : readout_) {
-        T *before = next, *after = next + layer.forward.width;
-        kernels_.multiply(1, &x, layer.forward.inner, layer.forward.data.get(), layer.forward.width, &before, false);
-        kernels_.gate(layer.activation, before, after);
-        x = after;
-        next = after + layer.forward.width;
-      }
-      const int64_t type = input_->types[i];
-      output_->energies[i] = shift_[type] + scale_[type] * double(x[0]);
-      if (!output_->forces) continue;
-      T* g = memory + width;  // gradients of what each layer gives, from the end of the memory
-      const T* below = next;
-      T* to = to_features_.get() + i * width_in;
-      std::vector<T> cotangent(readout_.back().forward.width, T(0)), pulled;
-      cotangent[0] = T(scale_[type]);
-      for (size_t k = readout_.size(); k-- > 0;) {
-        const Readout& layer = readout_[k];
-        below -= 2 * layer.forward.width;  // what went into the activation
-        pulled.assign(layer.forward.width, T(0));
-        kernels_.gate_vjp(layer.activation, below, cotangent.data(), pulled.data());
-        g -= layer.reverse.width;
-        const T* row = pulled.data();
-        T* target = k ? g : to;
-        kernels_.multiply(1, &row, layer.reverse.inner, layer.reverse.data.get(), layer.reverse.width, &target, false);
-        if (k) cotangent.assign(g, g + layer.reverse.width);
-      }
+      T* const row = features(layers_.back().out, i).data;
+      const double scale = scale_[input_->types[i]];
+      output_->energies[i] = shift_[input_->types[i]] + scale * double(readout_.forward(row, memory));
+      if (output_->forces) readout_.reverse(T(scale), memory, row);
     }
   }
 
-  // to_features_ holds the gradient of what layer k gives, and afterwards that of what it takes.
+  // From the gradients of what layer k gives to those of what it takes.
   template <class EachThread>
   void reverse(size_t k, const EachThread& each_thread) {
     const PreparedLayer<T>& layer = layers_[k];
-    const int64_t atoms = input_->atoms;
-    T* to_in = features_[0].get();  // the features themselves are not needed any more
+    const int most = layer.radial->exact() ? kReverseExact : kReverseEdges;
     each_thread([&](int t) {
       Work<T>& work = work_[t];
-      T* to_sent = k ? work.sent_gradient.zeros(atoms * layer.sent.width) : nullptr;
-      each_chunk(t, kReverseEdges, [&](int64_t begin, int64_t end) {
-        const int count = int(end - begin);
-        T* g = work.row.zeros(int64_t(count) * layer.before_gate.width);
-        const T* to_out = to_features_.get() + begin * layer.out.width;
-        const T* before = before_gate_[k].get() + begin * layer.before_gate.width;
-        for (int i = 0; i < count; ++i)
-          for (const ChannelGate& gate : layer.gate)
-            kernels_.gate_vjp(gate, before + int64_t(i) * layer.before_gate.width, to_out + int64_t(i) * layer.out.width,
-                              g + int64_t(i) * layer.before_gate.width);
-        T* to_summed = work.summed.zeros(int64_t(count) * layer.summed.width);
-        for (const auto& map : layer.mix)
-          apply_reverse(work, map, 0, layer.before_gate, g, layer.summed, to_summed, nullptr, count);
-        sum_over_neighbours_vjp(k, work, begin, end, to_summed, to_sent);
-        if (!k) return;
-        T* to = to_in + begin * layer.in.width;
-        if (layer.residual)
-          std::copy_n(to_out, int64_t(count) * layer.in.width, to);
-        else
-          std::fill_n(to, int64_t(count) * layer.in.width, T(0));
-        grouped(!layer.self_connection.empty(), work, begin, end, [&](int type, const int* members, int n) {
-          for (const auto& map : layer.self_connection)
-            apply_reverse(work, map, type, layer.before_gate, g, layer.in, to, members, n);
-        });
-      });
+      T* to_sent = k ? work.sent_gradient.zeros(input_->atoms * layer.sent.width) : nullptr;
+      each_chunk(t, most, [&](int64_t begin, int64_t end) { reverse(k, work, begin, end, to_sent); });
     });
     if (!k) return;
     each_thread([&](int t) {
       Work<T>& work = work_[t];
-      each_chunk(t, kReverseEdges, [&](int64_t begin, int64_t end) {
+      each_chunk(t, most, [&](int64_t begin, int64_t end) {
         const int64_t first = begin * layer.sent.width, last = end * layer.sent.width;
         T* sum = work.summed.zeros(last - first);
         for (const Work<T>& other : work_)
           for (int64_t i = first; i < last; ++i) sum[i - first] += other.sent_gradient.get()[i];
-        grouped(layer.send_by_type, work, begin, end, [&](int type, const int* members, int n) {
-          for (const auto& map : layer.send)
-            apply_reverse(work, map, type, layer.sent, sum, layer.in, to_in + begin * layer.in.width, members, n);
+        grouped(layer.send_by_type, work, begin, end, [&](int type, Members members) {
+          apply_reverse(kernels_, work.linear, layer.send, type, packed(layer.sent, sum), features(layer.in, begin), members);
         });
       });
     });
-    std::swap(to_features_, features_[0]);
+  }
+
+  // All of it but the way back through what is sent, whose gradients are added to `to_sent`.
+  void reverse(size_t k, Work<T>& work, int64_t begin, int64_t end, T* to_sent) {
+    const PreparedLayer<T>& layer = layers_[k];
+    const int count = int(end - begin);
+    const Rows<T> before = before_gate(k, begin), out = features(layer.out, begin), in = features(layer.in, begin);
+    const Rows<T> g = packed(layer.before_gate, work.row.zeros(int64_t(count) * before.stride));
+    for (int i = 0; i < count; ++i)
+      for (const ChannelGate& gate : layer.gate)
+        kernels_.gate_vjp(gate, before.data + i * before.stride, out.data + i * out.stride, g.data + i * g.stride);
+    T* to_summed = work.summed.zeros(int64_t(count) * layer.summed.width);
+    apply_reverse(kernels_, work.linear, layer.mix, 0, g, packed(layer.summed, to_summed), Members{nullptr, count});
+    convolution_.reverse(layer, edges_, work.convolution, begin, end, sent(k), to_summed, to_sent);
+    if (!k) return;
+    if (!layer.residual)
+      for (int i = 0; i < count; ++i) std::fill_n(in.data + i * in.stride, layer.in.width, T(0));
+    grouped(!layer.self_connection.empty(), work, begin, end, [&](int type, Members members) {
+      apply_reverse(kernels_, work.linear, layer.self_connection, type, g, in, members);
+    });
   }
 
   // --- forces ---
@@ -435,18 +301,13 @@ class EngineOf final : public Engine {
   // (energy, slope) of an edge of node i
   std::pair<double, double> repulsion(int64_t i, int64_t e, double length) const {
     const int64_t a = input_->types[i], b = input_->types[edges_.neighbour.get()[e]];
-    return (*repulsion_)(length, radii_.cutoff_of(a, b), repulsion_->numbers[a], repulsion_->numbers[b]);
-  }
-
-  double length(int64_t e) const {
-    const double* r = edges_.vector.get() + 3 * e;
-    return std::sqrt(r[0] * r[0] + r[1] * r[1] + r[2] * r[2]);
+    return (*repulsion_)(length, cutoffs_(a, b), repulsion_->numbers[a], repulsion_->numbers[b]);
   }
 
   void repel(int64_t begin, int64_t end) const {
     for (int64_t i = begin; i < end; ++i)
       for (int64_t e = edges_.ptr[i]; e < edges_.ptr[i + 1]; ++e)
-        output_->energies[i] += repulsion(i, e, length(e)).first;
+        output_->energies[i] += repulsion(i, e, edges_.length(e)).first;
   }
 
   template <class EachThread>
@@ -454,23 +315,8 @@ class EngineOf final : public Engine {
     const EngineInput& in = *input_;
     each_thread([&](int t) {
       Work<T>& work = work_[t];
-      double *forces = work.forces.zeros(3 * in.atoms), *strain = work.strain.zeros(9 * in.structures);
-      const int64_t first = edges_.ptr[share_[t]], last = edges_.ptr[share_[t + 1]];
-      harmonic_kernels_.vjp(harmonics_, edges_.direction.get(), edges_.to_y.get(), edges_.to_direction.get(), first, last);
-      for (int64_t i = share_[t]; i < share_[t + 1]; ++i)
-        for (int64_t e = edges_.ptr[i]; e < edges_.ptr[i + 1]; ++e) {
-          const double* r = edges_.vector.get() + 3 * e;
-          const double size = length(e);
-          double along = edges_.to_length.get()[e];
-          if (repulsion_) along += repulsion(i, e, size).second;
-          along /= size;
-          for (int c = 0; c < 3; ++c) {
-            const double g = edges_.to_direction.get()[3 * e + c] + along * r[c];
-            forces[3 * i + c] += g;
-            forces[3 * edges_.neighbour.get()[e] + c] -= g;
-            for (int d = 0; d < 3; ++d) strain[9 * in.structure[i] + 3 * d + c] += r[d] * g;
-          }
-        }
+      work.forces.zeros(3 * in.atoms), work.strain.zeros(9 * in.structures);
+      each_chunk(t, kForwardEdges, [&](int64_t begin, int64_t end) { pull_on_atoms(work, begin, end); });
     });
     std::fill_n(output_->forces, 3 * in.atoms, 0.0);
     std::fill_n(output_->strain, 9 * in.structures, 0.0);
@@ -480,15 +326,41 @@ class EngineOf final : public Engine {
     }
   }
 
+  // The forces along the edges of nodes begin … end − 1, and their part of the strain derivative.
+  void pull_on_atoms(Work<T>& work, int64_t begin, int64_t end) const {
+    const EngineInput& in = *input_;
+    double *forces = work.forces.get(), *strain = work.strain.get();
+    const int64_t first = edges_.ptr[begin], count = edges_.ptr[end] - first;
+    T* to_direction = work.to_direction.get(3 * count);
+    harmonic_kernels_.vjp(harmonics_, directions(edges_, first, count, work.convolution.direction),
+                          edges_.to_y.get() + first * harmonics_.dim(), to_direction, 0, count);
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t e = edges_.ptr[i]; e < edges_.ptr[i + 1]; ++e) {
+        const double *r = edges_.vector.get() + 3 * e, length = edges_.length(e);
+        double along = edges_.to_length.get()[e];
+        if (repulsion_) along += repulsion(i, e, length).second;
+        along /= length;
+        for (int c = 0; c < 3; ++c) {
+          const double g = to_direction[3 * (e - first) + c] + along * r[c];
+          forces[3 * i + c] += g;
+          forces[3 * edges_.neighbour.get()[e] + c] -= g;
+          for (int d = 0; d < 3; ++d) strain[9 * in.structure[i] + 3 * d + c] += r[d] * g;
+        }
+      }
+  }
+
   const EngineKernels<T>& kernels_;
-  const ConvKernels<T>& conv_;
   const HarmonicKernels<T>& harmonic_kernels_;
-  HarmonicProblem harmonics_;
-  Radii radii_;
-  std::vector<double> scale_, shift_;
-  std::optional<Repulsion> repulsion_;
-  std::vector<PreparedLayer<T>> layers_;
-  std::vector<Readout> readout_;
+  const HarmonicProblem harmonics_;
+  const Convolution<T> convolution_;
+  const Cutoffs cutoffs_;
+  const std::optional<RadialBasis> basis_;
+  const std::vector<double> scale_, shift_;
+  const std::optional<Repulsion> repulsion_;
+  const std::vector<PreparedLayer<T>> layers_;
+  const Readout<T> readout_;
+  Scratch<T> embedding_{0};
+  int feature_width_ = 0;
 
   // of the call in progress
   std::mutex mutex_;
@@ -498,7 +370,7 @@ class EngineOf final : public Engine {
   Edges<T> edges_;
   std::vector<Work<T>> work_;
   std::vector<Buffer<T>> sent_, before_gate_;  // of each layer
-  Buffer<T> features_[2], to_features_;
+  Buffer<T> features_;
 };
 
 }  // namespace

@@ -16,8 +16,9 @@ struct EngineInput {
   const int64_t* types;      // [atoms]
   const int64_t* structure;  // [atoms]
   const double* cells;       // [structures, 3, 3], rows are lattice vectors
-  const int64_t *ptr, *neighbour;  // pairs of atom i: ptr[i] … ptr[i + 1] − 1
-  const double* shift;       // [pairs, 3] in lattice vectors
+  const int64_t* ptr;        // pairs of atom i: ptr[i] … ptr[i + 1] − 1
+  const int32_t* neighbour;  // [pairs]
+  const int32_t* shift;      // [pairs, 3] in lattice vectors
 };
 
 struct EngineOutput {

@@ -98,6 +98,18 @@ void with_activation(Activation activation, const Body& body) {
   });
 }
 
+template <class T>
+void activate_all(Activation activation, double constant_, T* x, T* slope, int64_t count) {
+  const T constant = T(constant_);
+  with_activation<T>(activation, [&](auto&& function) {
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      const auto found = function(load(x + i));
+      store(x + i, constant * found.value);
+      if (slope) store(slope + i, constant * found.first);
+    }
+  });
+}
+
 // |x| of channels; `long_enough` where it is not the shortest one.
 template <class T, class Longer>
 Vec<T> norm(const ChannelGate& gate, const T* x, Longer& long_enough) {
@@ -187,7 +199,7 @@ void add_sums(const T* partial, int dim, int count, T* rows) {
 
 template <class T>
 constexpr EngineKernels<T> kKernels{kLanes<T>, multiply<T>, weights<T>,  weights_and_slopes<T>, add_dot<T>,
-                                    gate<T>,   gate_vjp<T>, columns<T>, add_sums<T>};
+                                    activate_all<T>, gate<T>,   gate_vjp<T>, columns<T>, add_sums<T>};
 
 }  // namespace
 

@@ -44,6 +44,9 @@ struct EngineKernels {
   // to[e] += Σ_u a[e][u] b[e][u] for rows of `width`
   void (*add_dot)(const T* a, const T* b, int rows, int width, T* to);
 
+  // x = constant · activation(x) for `count` elements, whole vectors; slope, unless null: the derivatives
+  void (*activate)(Activation, double constant, T* x, T* slope, int64_t count);
+
   void (*gate)(const ChannelGate&, const T* x, T* out);
   // dx is overwritten where the gate reads x.
   void (*gate_vjp)(const ChannelGate&, const T* x, const T* g, T* dx);

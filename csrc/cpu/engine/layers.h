@@ -2,10 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "cpu/conv/steps.h"
-#include "cpu/engine/kernels.h"
+#include "cpu/engine/matrix.h"
+#include "cpu/engine/radial.h"
 #include "cpu/engine/program.h"
 #include "cpu/scratch.h"
 
@@ -27,18 +29,6 @@ struct RowLayout {
   }
 };
 
-// [inner][width], rows of whole vectors
-template <class T>
-struct Matrix {
-  int inner, width;
-  Scratch<T> data;
-
-  Matrix(int inner, int width) : inner(inner), width(width), data(int64_t(inner) * width) {
-    std::fill_n(data.get(), int64_t(inner) * width, T(0));
-  }
-  T& at(int row, int column) { return data.get()[int64_t(row) * width + column]; }
-};
-
 template <class T>
 struct PreparedMap {
   int from, to;
@@ -49,8 +39,7 @@ template <class T>
 struct PreparedPath {
   GatherStep<T> forward;
   GradientStep<T> gradient;
-  int width;         // of its weights
-  Scratch<T> table;  // [intervals + 1][kTableRows][width]
+  int width;  // of its weights
 };
 
 template <class T>
@@ -58,13 +47,16 @@ struct PreparedLayer {
   RowLayout in, sent, summed, before_gate, out;
   std::vector<PreparedMap<T>> send, mix, self_connection;
   std::vector<PreparedPath<T>> paths;
+  std::unique_ptr<Radial<T>> radial;
   std::vector<ChannelGate> gate;
-  bool residual, has_bias, send_by_type;
-  Scratch<T> sent_by_type, bias_by_type;  // [types][width] of the first layer
+  bool by_type, residual, has_bias, send_by_type;
+  Scratch<T> sent_by_type, bias_by_type;  // [types][width] of a layer whose input depends on the type alone
   int64_t scratch = 0;                    // for the convolution's kernels
+  int widest = 0;                         // of the paths' weights
 
-  PreparedLayer(const LayerProgram& layer, const Program& program, const ConvKernels<T>& conv)
-      : residual(layer.residual), has_bias(!layer.bias_by_type.empty()), send_by_type(layer.send_by_type),
+  PreparedLayer(const LayerProgram& layer, const Program& program, const ConvKernels<T>& conv,
+                const EngineKernels<T>& kernels)
+      : by_type(layer.by_type), residual(layer.residual), has_bias(!layer.bias_by_type.empty()), send_by_type(layer.send_by_type),
         sent_by_type(0), bias_by_type(0),
         lanes_(conv.lanes) {
     in = channels(layer.in);
@@ -82,7 +74,10 @@ struct PreparedLayer {
     }
     for (size_t i = 0; i < layer.summed.size(); ++i)
       summed.add(layer.summed[i].l, layer.summed[i].mul, ends[i], ends[i]);
-    for (size_t k = 0; k < layer.paths.size(); ++k) paths.push_back(prepare(layer.paths[k], starts[k], program, conv));
+    for (size_t k = 0; k < layer.paths.size(); ++k) paths.push_back(prepare(layer.paths[k], starts[k], conv));
+    std::vector<int> widths;
+    for (const PreparedPath<T>& path : paths) widths.push_back(path.width), widest = std::max(widest, path.width);
+    radial = Radial<T>::make(layer, widths, kernels);
     send = maps(layer.send, in, sent, {}, send_by_type ? program.types : 1);
     mix = maps(layer.mix, summed, before_gate, place, 1);
     self_connection = maps(layer.self_connection, in, before_gate, {}, program.types);
@@ -92,16 +87,29 @@ struct PreparedLayer {
       gate.push_back({from.at, step.gate < 0 ? step.gate : before_gate.segments[step.gate].at, to.at, to.padded, to.components,
                       step.activation, step.constant});
     }
-    if (layer.in.empty()) {
-      sent_by_type = by_type(layer.sent_by_type, sent, program.types);
-      if (has_bias) bias_by_type = by_type(layer.bias_by_type, before_gate, program.types);
+    if (by_type) {
+      sent_by_type = by_type_rows(layer.sent_by_type, sent, program.types);
+      if (has_bias) bias_by_type = by_type_rows(layer.bias_by_type, before_gate, program.types);
     }
+  }
+
+  // `values` [types][…, channels last] as rows
+  Scratch<T> by_type_rows(const std::vector<double>& values, const RowLayout& layout, int types) const {
+    Scratch<T> rows(int64_t(types) * layout.width);
+    std::fill_n(rows.get(), int64_t(types) * layout.width, T(0));
+    const double* value = values.data();
+    for (int type = 0; type < types; ++type)
+      for (const Segment& s : layout.segments)
+        for (int m = 0; m < s.components; ++m)
+          for (int u = 0; u < s.mul; ++u)
+            rows.get()[int64_t(type) * layout.width + s.at + m * s.padded + u] = T(*value++);
+    return rows;
   }
 
  private:
   int lanes_;
 
-  int whole(int mul) const { return (mul + lanes_ - 1) / lanes_ * lanes_; }
+  int whole(int mul) const { return nf::whole(mul, lanes_); }
 
   RowLayout channels(const std::vector<Channels>& segments) const {
     RowLayout layout;
@@ -109,24 +117,12 @@ struct PreparedLayer {
     return layout;
   }
 
-  PreparedPath<T> prepare(const ConvolutionPath& path, int start, const Program& program, const ConvKernels<T>& conv) {
+  PreparedPath<T> prepare(const ConvolutionPath& path, int start, const ConvKernels<T>& conv) {
     const Segment &from = sent.segments[path.from], &to = summed.segments[path.to];
     const PathArgs args{from.mul, from.at, path.l2 * path.l2, 0, 1, to.at + start, from.padded, to.padded,
                         0, false, path.coefficient, {}};
     PreparedPath<T> prepared{gather_step(conv, from.l, path.l2, to.l, args),
-                             gradient_step(conv, from.l, path.l2, to.l, args), from.padded,
-                             Scratch<T>(int64_t(program.intervals + 1) * kTableRows * from.padded)};
-    const int mul = from.mul;
-    std::fill_n(prepared.table.get(), int64_t(program.intervals + 1) * kTableRows * from.padded, T(0));
-    for (int k = 0; k <= program.intervals; ++k) {
-      const double *value = path.table.data() + int64_t(k) * 2 * mul, *slope = value + mul, *next = slope + mul;
-      T* const row = prepared.table.get() + int64_t(k) * kTableRows * from.padded;
-      for (int u = 0; u < mul; ++u) {
-        row[u] = T(value[u]);
-        row[from.padded + u] = T(slope[u]);
-        if (k < program.intervals) row[2 * from.padded + u] = T(next[u] - value[u]);
-      }
-    }
+                             gradient_step(conv, from.l, path.l2, to.l, args), from.padded};
     scratch = std::max(scratch, nf::scratch(prepared.gradient, lanes_));
     return prepared;
   }
@@ -151,18 +147,6 @@ struct PreparedLayer {
       prepared.push_back(std::move(matrices));
     }
     return prepared;
-  }
-
-  Scratch<T> by_type(const std::vector<double>& values, const RowLayout& layout, int types) const {
-    Scratch<T> rows(int64_t(types) * layout.width);
-    std::fill_n(rows.get(), int64_t(types) * layout.width, T(0));
-    const double* value = values.data();
-    for (int type = 0; type < types; ++type)
-      for (const Segment& s : layout.segments)
-        for (int m = 0; m < s.components; ++m)
-          for (int u = 0; u < s.mul; ++u)
-            rows.get()[int64_t(type) * layout.width + s.at + m * s.padded + u] = T(*value++);
-    return rows;
   }
 };
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "cpu/engine/kernels.h"
 
@@ -83,18 +84,48 @@ std::vector<LinearMap> read_maps(Reader& reader, const std::vector<Channels>& fr
 
 Activation read_activation(Reader& reader) { return Activation(reader.integer(0, kActivations - 1)); }
 
+RadialBasis read_basis(Reader& reader, int functions) {
+  RadialBasis basis;
+  basis.envelope = RadialBasis::Envelope(reader.integer(0, 1));
+  basis.frequencies = reader.numbers(functions);
+  basis.scale = reader.number();
+  basis.parameter = reader.number();
+  return basis;
+}
+
+RadialProgram read_radial(Reader& reader, const std::optional<RadialBasis>& basis) {
+  RadialProgram radial;
+  radial.width = reader.integer(1, kWidestRow);
+  radial.intervals = reader.integer(0, kMostIntervals);
+  if (radial.intervals) {
+    radial.table = reader.numbers(int64_t(radial.intervals + 1) * 2 * radial.width);
+    return radial;
+  }
+  Reader::check(basis.has_value(), "has a radial network without a basis");
+  radial.widths = {int(basis->frequencies.size())};
+  radial.activation = read_activation(reader);
+  radial.constant = reader.number();
+  const int hidden = reader.integer(0, 64);
+  for (int k = 0; k < hidden; ++k) radial.widths.push_back(reader.integer(1, kMostChannels));
+  radial.widths.push_back(radial.width);
+  for (int k = 0; k <= hidden; ++k)
+    radial.matrices.push_back(reader.numbers(int64_t(radial.widths[k]) * radial.widths[k + 1]));
+  return radial;
+}
+
 LayerProgram read_layer(Reader& reader, const std::vector<Channels>& in, const Program& program) {
   LayerProgram layer;
-  const bool first = in.empty();
+  layer.by_type = in.empty();
   layer.in = in;
   layer.sent = read_channels(reader);
-  if (first) {
+  if (layer.by_type) {
     layer.send_by_type = false;
     layer.sent_by_type = reader.numbers(program.types * dim(layer.sent));
   } else {
     layer.send_by_type = reader.integer(0, 1);
     layer.send = read_maps(reader, in, layer.sent, layer.send_by_type ? program.types : 1);
   }
+  layer.radial = read_radial(reader, program.basis);
   layer.summed.resize(reader.count());
   for (Channels& segment : layer.summed) segment = {reader.integer(0, kMostDegrees), 0};
   layer.paths.resize(reader.count());
@@ -102,16 +133,16 @@ LayerProgram read_layer(Reader& reader, const std::vector<Channels>& in, const P
     path.from = read_index(reader, layer.sent);
     path.l2 = reader.integer(0, program.l_max);
     path.to = read_index(reader, layer.summed);
+    path.first = reader.integer(0, layer.radial.width - 1);
     path.coefficient = reader.number();
     const int l1 = layer.sent[path.from].l, l3 = layer.summed[path.to].l, mul = layer.sent[path.from].mul;
     Reader::check(l3 >= std::abs(l1 - path.l2) && l3 <= l1 + path.l2, "couples degrees that do not couple");
-    path.table = reader.numbers(int64_t(program.intervals + 1) * 2 * mul);
-    path.at = layer.summed[path.to].mul;
+    Reader::check(path.first + mul <= layer.radial.width, "has a path without radial weights");
     layer.summed[path.to].mul += mul;
   }
   layer.before_gate = read_channels(reader);
   layer.mix = read_maps(reader, layer.summed, layer.before_gate, 1);
-  if (first) {
+  if (layer.by_type) {
     if (reader.integer(0, 1)) layer.bias_by_type = reader.numbers(program.types * dim(layer.before_gate));
   } else {
     layer.self_connection = read_maps(reader, in, layer.before_gate, program.types);
@@ -138,19 +169,33 @@ LayerProgram read_layer(Reader& reader, const std::vector<Channels>& in, const P
   return layer;
 }
 
+// polynomial_cutoff of nequip_fast/nn/radial.py, and its derivative
+std::pair<double, double> polynomial_envelope(double x, double p) {
+  const double power = std::pow(x, p - 1);
+  const double a = -(p + 1) * (p + 2) / 2, b = p * (p + 2), c = -p * (p + 1) / 2;
+  return {1 + power * x * (a + x * (b + x * c)), power * (a * p + x * (b * (p + 1) + x * c * (p + 2)))};
+}
+
 }  // namespace
 
 Program::Program(const std::vector<int64_t>& integers, const double* weights, int64_t count) {
   Reader reader(integers, weights, count);
   types = reader.integer(1, kMostParts);
   l_max = reader.integer(0, kMostDegrees);
-  intervals = reader.integer(1, kMostIntervals);
   cutoff = reader.numbers(int64_t(types) * types);
   for (const double length : cutoff) Reader::check(length > 0 && std::isfinite(length), "has an unusable cutoff");
-  layers.reserve(64);
+  if (const int functions = reader.integer(0, kMostChannels)) basis = read_basis(reader, functions);
+  std::vector<Channels> features;
+  if (const int scalars = reader.integer(0, kMostChannels)) {
+    features = {{0, scalars}};
+    embedding = reader.numbers(int64_t(types) * scalars);
+  }
   const int num_layers = reader.integer(1, 64);
-  for (int k = 0; k < num_layers; ++k)
-    layers.push_back(read_layer(reader, k ? layers.back().out : std::vector<Channels>{}, *this));
+  for (int k = 0; k < num_layers; ++k) {
+    layers.push_back(read_layer(reader, features, *this));
+    features = layers.back().out;
+    Reader::check(!features.empty(), "has a layer that gives nothing");
+  }
   int width = 0;
   for (const Channels& segment : layers.back().out) {
     Reader::check(segment.l == 0, "ends with features that are no scalars");
@@ -173,6 +218,22 @@ Program::Program(const std::vector<int64_t>& integers, const double* weights, in
   reader.finish();
 }
 
+void RadialBasis::operator()(double x, double* values, double* slopes) const {
+  double smooth, falling;  // the envelope and its derivative
+  if (envelope == Envelope::polynomial) {
+    std::tie(smooth, falling) = polynomial_envelope(x, parameter);
+  } else {  // 1 up to `on`, then (1 − x²)² (1 + 2x² − 3 on²) / (1 − on²)³
+    const double on = parameter * parameter, width = 1 - on, left = 1 - x * x;
+    smooth = x < parameter ? 1 : left * left * (1 + 2 * x * x - 3 * on) / (width * width * width);
+    falling = x < parameter ? 0 : 12 * x * left * (on - x * x) / (width * width * width);
+  }
+  for (size_t k = 0; k < frequencies.size(); ++k) {
+    const double wave = std::sin(frequencies[k] * x) / x, slope = (frequencies[k] * std::cos(frequencies[k] * x) - wave) / x;
+    values[k] = scale * wave * smooth;
+    slopes[k] = scale * (slope * smooth + wave * falling);
+  }
+}
+
 std::pair<double, double> Repulsion::operator()(double length, double cutoff, double z_centre,
                                                 double z_neighbour) const {
   constexpr double kScreening[4][2] = {{0.02817, 0.20162}, {0.28022, 0.40290}, {0.50986, 0.94229}, {0.18175, 3.19980}};
@@ -183,10 +244,8 @@ std::pair<double, double> Repulsion::operator()(double length, double cutoff, do
     screening += term;
     slope -= d * by_length * term;
   }
-  const double x = length / cutoff, p = exponent, power = std::pow(x, p - 1);
-  const double a = -(p + 1) * (p + 2) / 2, b = p * (p + 2), c = -p * (p + 1) / 2;
-  const double envelope = 1 + power * x * (a + x * (b + x * c));
-  const double falling = power * (a * p + x * (b * (p + 1) + x * c * (p + 2))) / cutoff;
+  const auto [envelope, by_x] = polynomial_envelope(length / cutoff, exponent);
+  const double falling = by_x / cutoff;
   const double size = factor * z_centre * z_neighbour / length;
   return {size * screening * envelope,
           size * ((slope - screening / length) * envelope + screening * falling)};

@@ -24,9 +24,31 @@ struct LinearMap {
 
 struct ConvolutionPath {
   int from, l2, to;  // segments of the senders' features and of the sums over neighbours
+  int first;         // its first column among the radial weights
   double coefficient;
-  std::vector<double> table;  // [intervals + 1][2][mul]: values and slopes times the interval
-  int at = 0;                 // its channels' place among those of all paths to `to`
+};
+
+// What the radial networks start from: basis_k(x) = scale · sin(frequency_k x) / x · envelope(x), x = r/r_c.
+struct RadialBasis {
+  enum class Envelope { polynomial, xplor };
+  std::vector<double> frequencies;
+  double scale;
+  Envelope envelope;
+  double parameter;  // the exponent, or r_on/r_c
+
+  // The functions at 0 < x < 1 and their derivatives by x, [frequencies] each.
+  void operator()(double x, double* values, double* slopes) const;
+};
+
+// The weights of all paths of a layer as functions of x: a perceptron without biases on the basis, or its table.
+struct RadialProgram {
+  int width;                         // of the weights
+  int intervals = 0;                 // of the table; 0: there is none
+  std::vector<double> table;         // [intervals + 1][2][width]: values and slopes times the interval
+  std::vector<int> widths;           // of the perceptron: basis, hidden layers …, weights
+  std::vector<std::vector<double>> matrices;
+  Activation activation = Activation::identity;  // of the hidden layers, times `constant`
+  double constant = 1;
 };
 
 struct GateStep {
@@ -37,7 +59,9 @@ struct GateStep {
 
 struct LayerProgram {
   std::vector<Channels> in, sent, summed, before_gate, out;  // summed: the channels of all paths to it
-  std::vector<double> sent_by_type, bias_by_type;            // [types][…, channels last]; of the first layer
+  bool by_type;  // the layer's input, which is not there, depends on the type alone: what it sends and adds is given
+  std::vector<double> sent_by_type, bias_by_type;  // [types][…, channels last]
+  RadialProgram radial;
   std::vector<LinearMap> send, mix, self_connection;
   std::vector<ConvolutionPath> paths;
   std::vector<GateStep> gate;
@@ -61,8 +85,10 @@ struct Repulsion {
 };
 
 struct Program {
-  int types, l_max, intervals;
-  std::vector<double> cutoff;  // [types][types]: of the centre, of the neighbour
+  int types, l_max;
+  std::vector<double> cutoff;           // [types][types]: of the centre, of the neighbour
+  std::vector<double> embedding;        // [types][scalars]: the features before the first layer, unless it is by_type
+  std::optional<RadialBasis> basis;     // where a layer has a perceptron
   std::vector<LayerProgram> layers;
   std::vector<ReadoutLayer> readout;
   std::vector<double> scale, shift;  // [types]

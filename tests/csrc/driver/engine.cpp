@@ -9,7 +9,7 @@
 namespace nf::check {
 namespace {
 
-constexpr int kTypes = 2, kIntervals = 5, kThreads = 3;
+constexpr int kTypes = 2, kIntervals = 5, kFunctions = 3, kThreads = 3;
 
 // A program as the lists that nequip_fast/engine/program.py writes, its numbers drawn at random.
 class Lists {
@@ -28,10 +28,23 @@ class Lists {
     add({int64_t(segments.size())});
     for (const auto& [l, mul] : segments) add({l, mul});
   }
-  void path(int from, int mul, int l2, int to) {
-    add({from, l2, to});
+  void path(int from, int l2, int to, int first) {
+    add({from, l2, to, first});
     draw(1);
-    draw(int64_t(kIntervals + 1) * 2 * mul);
+  }
+  void table(int width) {
+    add({width, kIntervals});
+    draw(int64_t(kIntervals + 1) * 2 * width);
+  }
+  // a perceptron with these hidden layers
+  void network(int width, std::initializer_list<int64_t> hidden) {
+    add({width, 0, int64_t(Activation::silu)});
+    constant(1, 1.1);
+    add({int64_t(hidden.size())});
+    add(hidden);
+    int64_t in = kFunctions;
+    for (const int64_t out : hidden) draw(in * out), in = out;
+    draw(in * width);
   }
   void map(int from, int mul_from, int to, int mul_to, int copies = 1) {
     add({from, to});
@@ -48,22 +61,34 @@ class Lists {
 };
 
 // Channels that fill no vector, one vector, and more; every kind of gate; sums of several paths with gaps between them;
-// a residual sum, a self-connection, linear maps by type; a readout with a hidden layer; nuclear repulsion.
-Program every_part() {
+// radial tables and networks of any depth; a residual sum, a self-connection, linear maps by type; a first layer from the
+// embedding, or one by type; a readout with a hidden layer; nuclear repulsion.
+Program every_part(bool by_type, bool xplor) {
   Lists lists;
-  lists.add({kTypes, 2, kIntervals});
+  lists.add({kTypes, 2});
   lists.constant(kTypes * kTypes, 2.5);
+  lists.add({kFunctions, int64_t(xplor ? RadialBasis::Envelope::xplor : RadialBasis::Envelope::polynomial)});
+  lists.draw(kFunctions, 9.0);
+  lists.constant(1, 0.7), lists.constant(1, xplor ? 0.8 : 6.0);
+  lists.add({by_type ? 0 : 7});
+  if (!by_type) lists.draw(kTypes * 7);
   lists.add({3});
   // first layer: 3 and 16 scalars -> 5 x 0, 5 x 1
   lists.channels({{0, 3}, {0, 16}});
-  lists.draw(kTypes * 19);
+  if (by_type) {
+    lists.draw(kTypes * 19);
+  } else {
+    lists.add({0, 2});
+    lists.map(0, 7, 0, 3), lists.map(0, 7, 1, 16);
+  }
+  lists.network(35, {});
   lists.add({2, 0, 1, 3});
-  lists.path(0, 3, 0, 0), lists.path(1, 16, 1, 1), lists.path(1, 16, 0, 0);
+  lists.path(0, 0, 0, 0), lists.path(1, 1, 1, 3), lists.path(1, 0, 0, 19);
   lists.channels({{0, 5}, {1, 5}, {0, 5}});
   lists.add({3});
   lists.map(0, 19, 0, 5), lists.map(1, 16, 1, 5), lists.map(0, 19, 2, 5);
   lists.add({1});
-  lists.draw(kTypes * 25);
+  by_type ? lists.draw(kTypes * 25) : lists.map(0, 7, 0, 5, kTypes);
   lists.add({2});
   lists.gate(0, kNoGate, Activation::silu), lists.gate(1, 2, Activation::tanh);
   lists.add({0});
@@ -71,8 +96,9 @@ Program every_part() {
   lists.channels({{0, 5}, {1, 17}});
   lists.add({1, 2});
   lists.map(0, 5, 0, 5, kTypes), lists.map(1, 5, 1, 17, kTypes);
+  lists.table(39);
   lists.add({2, 0, 1, 3});
-  lists.path(1, 17, 1, 0), lists.path(0, 5, 1, 1), lists.path(1, 17, 2, 1);
+  lists.path(1, 1, 0, 0), lists.path(0, 1, 1, 17), lists.path(1, 2, 1, 22);
   lists.channels({{0, 5}, {1, 5}});
   lists.add({2});
   lists.map(0, 17, 0, 5), lists.map(1, 22, 1, 5);
@@ -85,8 +111,9 @@ Program every_part() {
   lists.channels({{0, 5}, {1, 5}});
   lists.add({0, 2});
   lists.map(0, 5, 0, 5), lists.map(1, 5, 1, 5);
+  lists.network(10, {17, 6});
   lists.add({1, 0, 2});
-  lists.path(0, 5, 0, 0), lists.path(1, 5, 1, 0);
+  lists.path(0, 0, 0, 5), lists.path(1, 1, 0, 0);
   lists.channels({{0, 4}});
   lists.add({1});
   lists.map(0, 10, 0, 4);
@@ -101,33 +128,37 @@ Program every_part() {
   return Program(lists.integers, lists.numbers.data(), int64_t(lists.numbers.size()));
 }
 
+void evaluate(Engine& engine, const EdgeList& edges, const ParallelFor& parallel, Results& results) {
+  const int64_t atoms = edges.nodes, pairs = int64_t(edges.receiver.size()), structures = 2;
+  const Visits visits(edges.receiver, atoms);
+  const Exact<double> positions = random<double>(3 * atoms, 4);
+  const Exact<int64_t> types(atoms), structure(atoms);
+  const Exact<int32_t> neighbour(pairs), shift(3 * pairs);
+  const Exact<double> cells(9 * structures);
+  for (int64_t i = 0; i < atoms; ++i) types.data()[i] = i % kTypes, structure.data()[i] = i % structures;
+  for (int64_t i = 0; i < 9 * structures; ++i) cells.data()[i] = i % 4 ? 0.1 : 2.0;
+  for (int64_t p = 0; p < pairs; ++p) {
+    const int64_t e = visits.order.data()[p];
+    neighbour.data()[p] = int32_t(edges.sender[e]);
+    for (int c = 0; c < 3; ++c) shift.data()[3 * p + c] = edges.sender[e] == edges.receiver[e] ? 1 : 0;
+  }
+  const EngineInput input{atoms, structures, positions.data(), types.data(), structure.data(), cells.data(),
+                          visits.ptr.data(), neighbour.data(), shift.data()};
+  const Exact<double> energies = unwritten<double>(atoms), forces = unwritten<double>(3 * atoms),
+                      strain = unwritten<double>(9 * structures), alone = unwritten<double>(atoms);
+  engine.evaluate(input, {energies.data(), forces.data(), strain.data()}, kThreads, parallel);
+  engine.evaluate(input, {alone.data(), nullptr, nullptr}, kThreads, parallel);
+  for (const Exact<double>* values : {&energies, &forces, &strain, &alone}) results.add(*values);
+}
+
 }  // namespace
 
 template <class T>
 Results inference(const ParallelFor& parallel) {
   Results results;
-  const Program program = every_part();
-  const std::unique_ptr<Engine> engine = Engine::make<T>(program);
-  for (const EdgeList& edges : awkward_graphs()) {
-    const int64_t atoms = edges.nodes, pairs = int64_t(edges.receiver.size()), structures = 2;
-    const Visits visits(edges.receiver, atoms);
-    const Exact<double> positions = random<double>(3 * atoms, 4);
-    const Exact<int64_t> types(atoms), structure(atoms), neighbour(pairs);
-    const Exact<double> cells(9 * structures), shift(3 * pairs);
-    for (int64_t i = 0; i < atoms; ++i) types.data()[i] = i % kTypes, structure.data()[i] = i % structures;
-    for (int64_t i = 0; i < 9 * structures; ++i) cells.data()[i] = i % 4 ? 0.1 : 2.0;
-    for (int64_t p = 0; p < pairs; ++p) {
-      const int64_t e = visits.order.data()[p];
-      neighbour.data()[p] = edges.sender[e];
-      for (int c = 0; c < 3; ++c) shift.data()[3 * p + c] = edges.sender[e] == edges.receiver[e] ? 1 : 0;
-    }
-    const EngineInput input{atoms, structures, positions.data(), types.data(), structure.data(), cells.data(),
-                            visits.ptr.data(), neighbour.data(), shift.data()};
-    const Exact<double> energies = unwritten<double>(atoms), forces = unwritten<double>(3 * atoms),
-                        strain = unwritten<double>(9 * structures), alone = unwritten<double>(atoms);
-    engine->evaluate(input, {energies.data(), forces.data(), strain.data()}, kThreads, parallel);
-    engine->evaluate(input, {alone.data(), nullptr, nullptr}, kThreads, parallel);
-    for (const Exact<double>* values : {&energies, &forces, &strain, &alone}) results.add(*values);
+  for (const bool by_type : {true, false}) {
+    const std::unique_ptr<Engine> engine = Engine::make<T>(every_part(by_type, !by_type));
+    for (const EdgeList& edges : awkward_graphs()) evaluate(*engine, edges, parallel, results);
   }
   return results;
 }

@@ -1,4 +1,4 @@
-"""The radial weights of a layer as cubic Hermite tables: each is a function of r/r_c alone."""
+"""The radial weights of a layer: the perceptron on the Bessel basis, and cubic Hermite tables of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,38 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nequip_fast.engine.program import Envelope, RadialBasis, RadialNetwork
+from nequip_fast.nn.radial import polynomial_cutoff
+from nequip_fast.ops.gate import ACTIVATIONS
+
 _NEAREST = 1e-4  # of an interval: where the first knot is evaluated, the basis being 0/0 at 0
+
+
+def envelope(kind: Envelope, x: Tensor) -> Tensor:
+    """What the basis is multiplied with, at x = r/r_c."""
+    if kind.kind == "polynomial":
+        return polynomial_cutoff(x, kind.parameter)
+    on = kind.parameter**2
+    falling = (1 - x**2) ** 2 * (1 + 2 * x**2 - 3 * on) / (1 - on) ** 3
+    return torch.where(x < kind.parameter, 1.0, falling) * (x < 1)
+
+
+def basis_functions(basis: RadialBasis, x: Tensor) -> Tensor:
+    """x [K, 1] in (0, 1] -> [K, functions]."""
+    return basis.scale * torch.sin(x * basis.frequencies) / x * envelope(basis.envelope, x)
+
+
+def radial_function(basis: RadialBasis, network: RadialNetwork) -> Callable[[Tensor], Tensor]:
+    """x [K, 1] in (0, 1] -> weights [K, W], row by row."""
+
+    def weights(x: Tensor) -> Tensor:
+        h = basis_functions(basis, x)
+        *hidden, last = network.matrices
+        for matrix in hidden:
+            h = network.constant * ACTIVATIONS[network.activation](h @ matrix)
+        return h @ last
+
+    return weights
 
 
 def hermite_table(function: Callable[[Tensor], Tensor], intervals: int) -> Tensor:

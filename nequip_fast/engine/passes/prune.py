@@ -1,0 +1,95 @@
+"""Features that never reach an energy are not computed.
+
+In a model with both parities the last layer gives even scalars; half of what the layer before could give it cannot use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+
+from nequip_fast.engine.program import Layer, LinearMap, Program, RadialNetwork
+
+
+def prune(program: Program) -> Program:
+    """Without segments, paths and linear maps on which no energy depends; from the last layer backwards."""
+    layers: list[Layer] = []
+    wanted = list(range(len(program.layers[-1].gate)))
+    for index, layer in reversed(list(enumerate(program.layers))):
+        inputs = len(program.layers[index - 1].gate) if index else 1
+        pruned, wanted = _layer(layer, wanted, inputs, keep_inputs=index == 0)
+        layers.insert(0, pruned)
+    return replace(program, layers=layers)
+
+
+def _layer(layer: Layer, wanted: Iterable[int], inputs: int, keep_inputs: bool) -> tuple[Layer, list[int]]:
+    """The layer that gives the segments ``wanted`` alone, and which of its input segments it needs."""
+    outputs = sorted(set(wanted))
+    used = _Used(layer, outputs)
+    while layer.residual and used.inputs != set(outputs):  # the sum is of equal rows
+        outputs = sorted(used.inputs | set(outputs))
+        used = _Used(layer, outputs)
+    needed = list(range(inputs)) if keep_inputs else sorted(used.inputs)
+    assert isinstance(layer.radial, RadialNetwork)
+    paths = [path for path in layer.paths if path.target in used.summed]
+    columns = torch.cat([torch.arange(path.first, path.first + layer.sent[path.source].mul) for path in paths])
+    starts = torch.tensor([0] + [layer.sent[path.source].mul for path in paths]).cumsum(0).tolist()
+    before, summed, sent = (_Renumbered(kept) for kept in (used.before, used.summed, used.sent))
+    return (
+        replace(
+            layer,
+            sent=sent.of(layer.sent),
+            summed=summed.of(layer.summed),
+            before_gate=before.of(layer.before_gate),
+            radial=_columns(layer.radial, columns),
+            paths=[
+                replace(path, source=sent[path.source], target=summed[path.target], first=first)
+                for path, first in zip(paths, starts, strict=False)
+            ],
+            mix=_maps(layer.mix, summed, before),
+            gate=[
+                replace(step, source=before[step.source], gate=step.gate if step.gate < 0 else before[step.gate])
+                for step in (layer.gate[i] for i in outputs)
+            ],
+            send=_maps(layer.send, _Renumbered(needed), sent),
+            self_connection=_maps(layer.self_connection, _Renumbered(needed), before),
+        ),
+        needed,
+    )
+
+
+class _Used:
+    """Segments of a layer on which some of its outputs depend."""
+
+    def __init__(self, layer: Layer, outputs: Iterable[int]) -> None:
+        steps = [layer.gate[i] for i in outputs]
+        self.before = {step.source for step in steps} | {step.gate for step in steps if step.gate >= 0}
+        self.summed = {linear.source for linear in layer.mix if linear.target in self.before}
+        self.sent = {path.source for path in layer.paths if path.target in self.summed}
+        self.inputs = {linear.source for linear in layer.send if linear.target in self.sent}
+        self.inputs |= {linear.source for linear in layer.self_connection if linear.target in self.before}
+
+
+class _Renumbered(dict[int, int]):
+    """Old number -> new number of what is kept."""
+
+    def __init__(self, kept: Iterable[int]) -> None:
+        super().__init__({old: new for new, old in enumerate(sorted(kept))})
+
+    def of(self, items: Sequence) -> list:
+        return [items[old] for old in self]
+
+
+def _maps(maps: Sequence[LinearMap], sources: _Renumbered, targets: _Renumbered) -> list[LinearMap]:
+    return [
+        replace(linear, source=sources[linear.source], target=targets[linear.target])
+        for linear in maps
+        if linear.source in sources and linear.target in targets
+    ]
+
+
+def _columns(network: RadialNetwork, columns: torch.Tensor) -> RadialNetwork:
+    *hidden, last = network.matrices
+    return replace(network, matrices=[*hidden, last[:, columns]])
