@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,30 @@ import torch
 from nequip_fast.errors import InputError, require
 
 _HEADER = "nequip_fast"
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a header says of its file: ``holds`` (with its article) and ``remedy`` are for the error messages."""
+
+    name: str
+    version: int
+    holds: str
+    remedy: str
+
+    def header(self) -> dict[str, Any]:
+        """The entries that :meth:`check` wants to see."""
+        return {"format": self.name, "version": self.version}
+
+    def check(self, path: str | os.PathLike[str], header: Mapping[str, Any]) -> None:
+        """InputError unless the header of the file ``path`` is of this format and version."""
+        if header.get("format") != self.name:
+            raise InputError(f"{path}: holds {header.get('format', 'something')!r}, not {self.holds}")
+        if header.get("version") != self.version:
+            raise InputError(
+                f"{path}: format version {header.get('version')}, but this nequip_fast reads {self.version}; "
+                f"{self.remedy}"
+            )
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,3 +44,32 @@ def twin(mine: Any) -> torch.nn.Module:
     _, unexpected = theirs.load_state_dict(weights, strict=False)
     assert not unexpected, unexpected
     return theirs.eval()
+
+
+def aotinductor(theirs: torch.nn.Module, graph: Mapping[str, Any], folder: Path) -> Callable[[], Any]:
+    """A call of what ``nequip-compile --mode aotinductor --device cpu --target ase`` makes of the model.
+
+    The arguments are those of nequip's script; there, too, the model comes with a graph of realistic size.
+    """
+    from nequip.nn.compile import DictInputOutputWrapper
+    from nequip.scripts._compile_utils import AOTI_ASE_TARGET, COMPILE_TARGET_DICT
+    from nequip.utils.aot import aot_export_model
+
+    target = COMPILE_TARGET_DICT[AOTI_ASE_TARGET]
+    dims = {key: torch.export.Dim(f"num_{key}s", min=2) for key in ("graph", "node", "edge")}
+    data = target["data_settings"](dict(graph))
+    path = folder / "model.nequip.pt2"
+    aot_export_model(
+        model=theirs,
+        device=torch.device("cpu"),
+        input_fields=target["input"],
+        output_fields=target["output"],
+        data=data,
+        batch_map=target["batch_map_settings"](dims),
+        output_path=str(path),
+    )
+    compiled = DictInputOutputWrapper(
+        torch._inductor.aoti_load_package(str(path)), target["input"], target["output"]
+    )
+    data = {name: data[name] for name in target["input"]}
+    return lambda: compiled(data)

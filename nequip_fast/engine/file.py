@@ -25,10 +25,9 @@ from nequip_fast.engine.program import (
     Repulsion,
 )
 from nequip_fast.errors import InputError
-from nequip_fast.files import load_tensors, save_tensors
+from nequip_fast.files import Format, load_tensors, save_tensors
 
-FORMAT = "nequip_fast.potential"
-VERSION = 2
+_FORMAT = Format("nequip_fast.potential", 2, "a compiled model", "compile it again")
 _TENSOR = "tensor"  # {"tensor": name} stands for a tensor of the file
 
 
@@ -36,8 +35,7 @@ def write(path: str | os.PathLike[str], program: Program, dtype: torch.dtype, re
     """Write a program to ``path`` in one step."""
     tensors: dict[str, Tensor] = {}
     header = {
-        "format": FORMAT,
-        "version": VERSION,
+        **_FORMAT.header(),
         "dtype": str(dtype).removeprefix("torch."),
         "program": _encode(program, "program", tensors),
         "report": dict(report),
@@ -52,12 +50,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Program, torch.dtype, dict[str, 
         InputError: the file is missing, cut short, damaged, no compiled model, or written by a later version.
     """
     tensors, header = load_tensors(path)
-    if header.get("format") != FORMAT:
-        raise InputError(f"{path}: holds {header.get('format', 'something')!r}, not a compiled model")
-    if header.get("version") != VERSION:
-        raise InputError(
-            f"{path}: format version {header.get('version')}, but this nequip_fast reads {VERSION}; compile it again"
-        )
+    _FORMAT.check(path, header)
     try:
         program = _program(header["program"], _Tensors(tensors))
         dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nequip_fast.data import VerletList, graph_from_atoms, keys
 from nequip_fast.devices import choose_device
-from nequip_fast.engine import Potential
+from nequip_fast.engine import Potential, Prediction
 from nequip_fast.errors import InputError, require
 from nequip_fast.model import GraphModel, build_model, load_model
 
@@ -23,12 +23,43 @@ from ase.calculators.calculator import Calculator, all_changes  # noqa: E402
 from ase.stress import full_3x3_to_voigt_6_stress  # noqa: E402
 
 
-class NequIPFastCalculator(Calculator):
-    """Energy, energy of each atom, forces, stress and free energy (equal to the energy) of a model.
+class _ForceField(Calculator):
+    """Energy, energy of each atom, forces, stress and free energy (equal to the energy), whatever computes them.
 
     Units are ASE's: eV, Å, eV/Å, eV/Å³; stress in Voigt order, for periodic structures whose cell has a volume.
-    The neighbour list is kept between calls and rebuilt when an atom moved more than half of ``skin`` or anything else
+    The neighbour list is kept between calls and rebuilt when an atom moved more than half of its skin or anything else
     changed; the result depends on the structure alone, bit for bit.
+    """
+
+    implemented_properties = ["energy", "energies", "forces", "stress", "free_energy"]  # noqa: RUF012
+    neighbours: VerletList
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill ``self.results``; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        found = self.predict(self.atoms)
+        self.results = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "energies": found.energies,
+            "forces": found.forces,
+        }
+        if found.stress is not None and self.atoms.pbc.any() and self.atoms.cell.rank == 3:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
+
+    def predict(self, atoms: Atoms) -> Prediction:
+        """What there is to say of ``atoms``, with the neighbour list that is kept."""
+        raise NotImplementedError
+
+
+class NequIPFastCalculator(_ForceField):
+    """A model as an ASE calculator.
 
     Args:
         model: a ``GraphModel`` (a copy is kept), or the path of a ``model.safetensors``.
@@ -39,8 +70,6 @@ class NequIPFastCalculator(Calculator):
     Raises (when calculating):
         InputError: an element the model does not know, positions that are not finite, two atoms at one place.
     """
-
-    implemented_properties = ["energy", "energies", "forces", "stress", "free_energy"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -56,25 +85,16 @@ class NequIPFastCalculator(Calculator):
         self.model = _with_dtype(model, dtype).to(self.device).eval()
         self.neighbours = VerletList(self.model.r_max, skin)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Fill ``self.results``; called by ASE."""
-        super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
-        output = self.model(self.graph(self.atoms))
-        energy = float(output[keys.TOTAL_ENERGY])
-        self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "energies": _numpy(output[keys.ATOMIC_ENERGY]).reshape(-1),
-            "forces": _numpy(output[keys.FORCES]),
-        }
-        if _has_stress(self.atoms):
-            self.results["stress"] = full_3x3_to_voigt_6_stress(_numpy(output[keys.STRESS])[0])
+    def predict(self, atoms: Atoms) -> Prediction:
+        output = self.model(self.graph(atoms))
+        virial = _numpy(output[keys.VIRIAL])[0] if keys.VIRIAL in output else np.full((3, 3), np.nan)
+        return Prediction(
+            float(output[keys.TOTAL_ENERGY]),
+            _numpy(output[keys.ATOMIC_ENERGY]).reshape(-1),
+            _numpy(output[keys.FORCES]),
+            virial,
+            _numpy(output[keys.STRESS])[0] if keys.STRESS in output else None,
+        )
 
     def graph(self, atoms: Atoms) -> dict[str, torch.Tensor]:
         """The model's input for ``atoms``, on its device."""
@@ -88,8 +108,8 @@ class NequIPFastCalculator(Calculator):
         return {name: tensor.to(self.device) for name, tensor in graph.items()}
 
 
-class PotentialCalculator(Calculator):
-    """A compiled model, with the properties and the neighbour list of :class:`NequIPFastCalculator`.
+class PotentialCalculator(_ForceField):
+    """A compiled model as an ASE calculator.
 
     Args:
         potential: from ``nequip_fast.engine.compile`` or ``load``.
@@ -99,31 +119,13 @@ class PotentialCalculator(Calculator):
         InputError: an element the model does not know, positions that are not finite, two atoms at one place.
     """
 
-    implemented_properties = NequIPFastCalculator.implemented_properties
-
     def __init__(self, potential: Potential, skin: float = 0.5) -> None:
         super().__init__()
         self.potential = potential
         self.neighbours = VerletList(potential.r_max, skin)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Fill ``self.results``; called by ASE."""
-        super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
-        found = self.potential.of_pairs(self.atoms, self.neighbours)
-        self.results = {
-            "energy": found.energy,
-            "free_energy": found.energy,
-            "energies": found.energies,
-            "forces": found.forces,
-        }
-        if found.stress is not None and _has_stress(self.atoms):
-            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
+    def predict(self, atoms: Atoms) -> Prediction:
+        return self.potential.of_pairs(atoms, self.neighbours)
 
 
 def _with_dtype(model: GraphModel, dtype: str | torch.dtype | None) -> GraphModel:
@@ -138,10 +140,6 @@ def _with_dtype(model: GraphModel, dtype: str | torch.dtype | None) -> GraphMode
     rebuilt: Any = build_model({**model.config, "model_dtype": name})
     rebuilt.load_state_dict(model.state_dict())
     return rebuilt
-
-
-def _has_stress(atoms: Atoms) -> bool:
-    return bool(atoms.pbc.any()) and atoms.cell.rank == 3
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float64]:

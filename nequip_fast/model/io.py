@@ -9,12 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from nequip_fast.errors import InputError
-from nequip_fast.files import load_tensors, save_tensors
+from nequip_fast.files import Format, load_tensors, save_tensors
 from nequip_fast.model.builders import build_model
 from nequip_fast.model.graph_model import GraphModel
 
-_FORMAT = "nequip_fast.model"
-_VERSION = 1
+_FORMAT = Format("nequip_fast.model", 1, "a model", "upgrade it")
 
 
 def save_model(path: str | os.PathLike[str], model: GraphModel, extra: Mapping[str, Any] | None = None) -> None:
@@ -23,7 +22,7 @@ def save_model(path: str | os.PathLike[str], model: GraphModel, extra: Mapping[s
     Args:
         extra: JSON-able facts to keep beside it; :func:`load_model` puts them in ``model.extra``.
     """
-    header = {"format": _FORMAT, "version": _VERSION, "config": model.config, "extra": dict(extra or {})}
+    header = {**_FORMAT.header(), "config": model.config, "extra": dict(extra or {})}
     save_tensors(path, model.state_dict(), header)
 
 
@@ -34,12 +33,7 @@ def load_model(path: str | os.PathLike[str]) -> GraphModel:
         InputError: the file is missing, cut short, no model of ours, or written by a later version.
     """
     tensors, header = load_tensors(path)
-    if header.get("format") != _FORMAT:
-        raise InputError(f"{path}: holds {header.get('format', 'something')!r}, not a model")
-    if header.get("version") != _VERSION:
-        raise InputError(
-            f"{path}: format version {header.get('version')}, but this nequip_fast reads {_VERSION}; upgrade it"
-        )
+    _FORMAT.check(path, header)
     if "config" not in header:
         raise InputError(f"{path}: its header has no model configuration; save the model again")
     model = build_model(header["config"])
