@@ -58,8 +58,8 @@ def _measure_here(case: ConvCase, contender: str, mode: str, dtype: torch.dtype)
         *tensors, cotangent = case.tensors(dtype)
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
-        before.append(_status("VmRSS"))
+        start_peak()
+        before.append(status("VmRSS"))
         if mode == "forward":
             with torch.no_grad():
                 function(*tensors)
@@ -69,10 +69,16 @@ def _measure_here(case: ConvCase, contender: str, mode: str, dtype: torch.dtype)
     before: list[int] = []
     call(replace(case, edges=case.neighbours))  # code and constants are loaded
     call(case)
-    return _status("VmHWM") - before[-1]
+    return status("VmHWM") - before[-1]
 
 
-def _status(field: str) -> int:
+def start_peak() -> None:
+    """Let the peak of resident memory start anew from what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def status(field: str) -> int:
+    """Bytes that /proc/self/status gives for ``field``."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return 1024 * int(line.split()[1])
