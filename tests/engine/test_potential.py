@@ -258,6 +258,67 @@ def test_damaged_files(potential, tmp_path):
     assert refused >= 20  # those cut short at least
 
 
+def _places(value, path=()):
+    """Every place in a tree of dicts and lists."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*path, key))
+
+
+@pytest.mark.parametrize("radial", ["table", "exact"])
+def test_hostile_files(radial, tmp_path):
+    """Well-formed files whose header has been tampered with: an error or a potential, never a crash."""
+    from nequip_fast.files import load_tensors, save_tensors
+
+    compile(build_model(config("zbl")), radial=radial, verify=False).save(tmp_path / "good.nqf")
+    tensors, header = load_tensors(tmp_path / "good.nqf")
+    places = [place for place in _places(header) if place and place[0] in ("program", "dtype")]
+    values = [-1, 0, 1, 2, 7, 4096, 2**31, 2**63 - 1, -(2**63), 10**30, 1e308, float("nan"), "x", None, [], {}, [[]]]
+    names, generator = list(tensors), np.random.default_rng(1)
+    refused = 0
+    for k in range(300):
+        changed, damaged = copy.deepcopy(header), dict(tensors)
+        *way, last = places[generator.integers(len(places))]
+        holder = changed
+        for key in way:
+            holder = holder[key]
+        kind = k % 4
+        if kind == 0:
+            holder[last] = values[generator.integers(len(values))]
+        elif kind == 1:
+            del holder[last]
+        elif kind == 2 and isinstance(holder, list):
+            holder.extend(copy.deepcopy(holder[:1]) * 3)
+        else:
+            name, other = (names[generator.integers(len(names))] for _ in range(2))
+            damaged[name] = [tensors[other], tensors[name][:1], tensors[name].flatten(), tensors[name].to(torch.int64)][
+                generator.integers(4)
+            ]
+        save_tensors(tmp_path / "bad.nqf", damaged, changed)
+        try:
+            load(tmp_path / "bad.nqf")(crystals()[0])
+        except InputError:
+            refused += 1
+    assert refused > 150
+
+
+def test_a_program_that_is_too_wide(tmp_path):
+    """Many paths may share their radial weights, and their sums would not fit into any memory."""
+    from dataclasses import replace
+
+    program = compile(build_model(config("no_parity")), verify=False).program
+    path = program.layers[0].paths[0]
+    layers = [replace(program.layers[0], paths=[path] * 4000), *program.layers[1:]]
+    channels = [replace(program.layers[0].sent[0], mul=60_000)]
+    layers[0] = replace(
+        layers[0], sent=channels, sent_by_type=torch.zeros(3, 60_000, dtype=torch.float64),
+        radial=replace(layers[0].radial, values=torch.zeros(3, 2, 60_000, dtype=torch.float64)),
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match="too wide"):
+        Potential(replace(program, layers=layers), torch.float64)
+
+
 def test_command_line(model, tmp_path, capsys):
     """compile writes a file that Python and md read."""
     from ase.io import read, write

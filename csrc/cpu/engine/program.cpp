@@ -140,6 +140,7 @@ LayerProgram read_layer(Reader& reader, const std::vector<Channels>& in, const P
     Reader::check(path.first + mul <= layer.radial.width, "has a path without radial weights");
     layer.summed[path.to].mul += mul;
   }
+  Reader::check(dim(layer.summed) <= kWidestRow, "has rows that are too wide");
   layer.before_gate = read_channels(reader);
   layer.mix = read_maps(reader, layer.summed, layer.before_gate, 1);
   if (layer.by_type) {
