@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import tempfile
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,3 +109,36 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         return tensors, dict(json.loads(metadata[_HEADER]))
     except (ValueError, TypeError):
         raise InputError(f"{path}: its header is damaged; get or make the file again") from None
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], trust: bool = False, allowed: Sequence[Any] = ()
+) -> Mapping[str, Any]:
+    """A checkpoint of another package, on the CPU.
+
+    Args:
+        trust: unpickle objects where the file holds more than tensors and plain containers. A pickle can run any code.
+        allowed: classes and functions that are harmless, as ``torch.serialization.safe_globals`` takes them.
+
+    Raises:
+        InputError: the file is missing or damaged, or needs ``trust=True``.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not a readable checkpoint (truncated, damaged or of another kind)")
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not trust:
+            raise InputError(
+                f"{path}: this checkpoint holds pickled objects, which can run any code when read; if you trust where "
+                "it comes from, pass trust=True"
+            ) from None
+    except RuntimeError as error:  # an archive that opens, with damage inside
+        raise InputError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except ImportError as error:
+        raise InputError(f"{path}: reading it needs the package {error.name!r}; install that first") from None

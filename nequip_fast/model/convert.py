@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nequip_fast.errors import InputError
+from nequip_fast.files import load_checkpoint
 from nequip_fast.model.builders import build_model
 from nequip_fast.model.graph_model import GraphModel
 from nequip_fast.model.io import load_exactly
@@ -49,7 +46,7 @@ def from_nequip_checkpoint(path: str | os.PathLike[str], trust: bool = False, em
     Raises:
         InputError: the file cannot be read, needs ``trust=True``, or holds a model that is not NequIP.
     """
-    checkpoint = _read(path, trust)
+    checkpoint = load_checkpoint(path, trust)
     try:
         state_dict, config = checkpoint["state_dict"], checkpoint["hyper_parameters"]["info_dict"]
         config = config["training_module"]["model"]
@@ -61,28 +58,6 @@ def from_nequip_checkpoint(path: str | os.PathLike[str], trust: bool = False, em
         weights |= _ema_weights(model, weights, state_dict, path)
     load_exactly(model, weights, str(path))
     return model.eval()
-
-
-def _read(path: str | os.PathLike[str], trust: bool) -> Mapping[str, Any]:
-    """The checkpoint, without unpickling objects if that is enough, as it is for nequip 0.19's."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not a readable checkpoint (truncated, damaged or of another kind)")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        if not trust:
-            raise InputError(
-                f"{path}: this checkpoint holds pickled objects, which can run any code when read; if you trust where "
-                "it comes from, pass trust=True"
-            ) from None
-    except RuntimeError as error:  # an archive that opens, with damage inside
-        raise InputError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except ImportError as error:
-        raise InputError(f"{path}: reading it needs the package {error.name!r}; install that first") from None
 
 
 def _model_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -124,7 +99,7 @@ def _config(config: Mapping[str, Any], trust: bool) -> dict[str, Any]:
             _apply_modifier(inner, modifier)
         return inner
     if target == "nequip.model.ModelFromCheckpoint":
-        checkpoint = _read(arguments["checkpoint_path"], trust)
+        checkpoint = load_checkpoint(arguments["checkpoint_path"], trust)
         return _config(checkpoint["hyper_parameters"]["info_dict"]["training_module"]["model"], trust)
     if target not in _TARGETS:
         raise InputError(f"the checkpoint's model is {target or 'unnamed'!r}; only {', '.join(_TARGETS)} can be read")
