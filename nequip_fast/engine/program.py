@@ -4,7 +4,7 @@ Features are rows of segments, each ``mul`` channels of degree l. A layer is
 
     sent    = in · send                                 (a matrix for each type of the sender, or one for all)
     summed  = Σ_neighbours Σ_paths c · w_path(r/r_c) · (sent ⊗ Y(r))
-    before  = summed · mix + in · self_connection[type]
+    before  = summed · mix + in · self_connection       (likewise)
     out     = gate(before) (+ in)
 
 from the embedding of each atom's type on, and the energy of an atom ``shift[type] + scale[type] · readout(out of the
@@ -234,6 +234,11 @@ class _Lists:
             self.add(linear.source, linear.target)
             self.numbers(linear.matrix)
 
+    def maps_by_type(self, maps: Sequence[LinearMap]) -> None:
+        """All of them have a matrix for each type, or none."""
+        self.add(int(any(linear.matrix.dim() == 3 for linear in maps)))
+        self.maps(maps)
+
     def radial(self, radial: RadialNetwork | RadialTable) -> None:
         if isinstance(radial, RadialTable):
             self.add(radial.values.shape[2], radial.values.shape[0] - 1)
@@ -250,8 +255,7 @@ class _Lists:
         if layer.sent_by_type is not None:
             self.numbers(layer.sent_by_type)
         else:
-            self.add(int(any(linear.matrix.dim() == 3 for linear in layer.send)))
-            self.maps(layer.send)
+            self.maps_by_type(layer.send)
         self.radial(layer.radial)
         self.add(len(layer.summed), *layer.summed, len(layer.paths))
         for path in layer.paths:
@@ -264,7 +268,7 @@ class _Lists:
             if layer.bias_by_type is not None:
                 self.numbers(layer.bias_by_type)
         else:
-            self.maps(layer.self_connection)
+            self.maps_by_type(layer.self_connection)
         self.add(len(layer.gate))
         for step in layer.gate:
             self.add(step.source, step.gate, _ACTIVATION_CODES[step.activation])

@@ -225,7 +225,7 @@ class EngineOf final : public Engine {
         std::fill_n(before.data + i * before.stride, before.stride, T(0));
     }
     apply(kernels_, work.linear, layer.mix, 0, packed(layer.summed, summed), before, Members{nullptr, count});
-    grouped(!layer.self_connection.empty(), work, begin, end, [&](int type, Members members) {
+    grouped(layer.connect_by_type, work, begin, end, [&](int type, Members members) {
       apply(kernels_, work.linear, layer.self_connection, type, features(layer.in, begin), before, members);
     });
     T* const activated = work.row.get(layer.out.width);
@@ -291,7 +291,7 @@ class EngineOf final : public Engine {
     if (!k) return;
     if (!layer.residual)
       for (int i = 0; i < count; ++i) std::fill_n(in.data + i * in.stride, layer.in.width, T(0));
-    grouped(!layer.self_connection.empty(), work, begin, end, [&](int type, Members members) {
+    grouped(layer.connect_by_type, work, begin, end, [&](int type, Members members) {
       apply_reverse(kernels_, work.linear, layer.self_connection, type, g, in, members);
     });
   }

@@ -49,15 +49,15 @@ struct PreparedLayer {
   std::vector<PreparedPath<T>> paths;
   std::unique_ptr<Radial<T>> radial;
   std::vector<ChannelGate> gate;
-  bool by_type, residual, has_bias, send_by_type;
+  bool by_type, residual, has_bias, send_by_type, connect_by_type;
   Scratch<T> sent_by_type, bias_by_type;  // [types][width] of a layer whose input depends on the type alone
   int64_t scratch = 0;                    // for the convolution's kernels
   int widest = 0;                         // of the paths' weights
 
   PreparedLayer(const LayerProgram& layer, const Program& program, const ConvKernels<T>& conv,
                 const EngineKernels<T>& kernels)
-      : by_type(layer.by_type), residual(layer.residual), has_bias(!layer.bias_by_type.empty()), send_by_type(layer.send_by_type),
-        sent_by_type(0), bias_by_type(0),
+      : by_type(layer.by_type), residual(layer.residual), has_bias(!layer.bias_by_type.empty()),
+        send_by_type(layer.send_by_type), connect_by_type(layer.connect_by_type), sent_by_type(0), bias_by_type(0),
         lanes_(conv.lanes) {
     in = channels(layer.in);
     sent = channels(layer.sent);
@@ -80,7 +80,7 @@ struct PreparedLayer {
     radial = Radial<T>::make(layer, widths, kernels);
     send = maps(layer.send, in, sent, {}, send_by_type ? program.types : 1);
     mix = maps(layer.mix, summed, before_gate, place, 1);
-    self_connection = maps(layer.self_connection, in, before_gate, {}, program.types);
+    self_connection = maps(layer.self_connection, in, before_gate, {}, connect_by_type ? program.types : 1);
     for (size_t i = 0; i < layer.gate.size(); ++i) {
       const GateStep& step = layer.gate[i];
       const Segment &from = before_gate.segments[step.from], &to = out.segments[i];

@@ -119,7 +119,7 @@ LayerProgram read_layer(Reader& reader, const std::vector<Channels>& in, const P
   layer.in = in;
   layer.sent = read_channels(reader);
   if (layer.by_type) {
-    layer.send_by_type = false;
+    layer.send_by_type = layer.connect_by_type = false;
     layer.sent_by_type = reader.numbers(program.types * dim(layer.sent));
   } else {
     layer.send_by_type = reader.integer(0, 1);
@@ -146,7 +146,8 @@ LayerProgram read_layer(Reader& reader, const std::vector<Channels>& in, const P
   if (layer.by_type) {
     if (reader.integer(0, 1)) layer.bias_by_type = reader.numbers(program.types * dim(layer.before_gate));
   } else {
-    layer.self_connection = read_maps(reader, in, layer.before_gate, program.types);
+    layer.connect_by_type = reader.integer(0, 1);
+    layer.self_connection = read_maps(reader, in, layer.before_gate, layer.connect_by_type ? program.types : 1);
   }
   layer.gate.resize(reader.count());
   for (GateStep& step : layer.gate) {

@@ -65,7 +65,7 @@ struct LayerProgram {
   std::vector<LinearMap> send, mix, self_connection;
   std::vector<ConvolutionPath> paths;
   std::vector<GateStep> gate;
-  bool residual, send_by_type;  // the latter: `send` has a matrix for each type, too
+  bool residual, send_by_type, connect_by_type;  // the latter two: `send`, `self_connection` have a matrix for each type
 };
 
 struct ReadoutLayer {

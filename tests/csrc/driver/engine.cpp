@@ -61,7 +61,7 @@ class Lists {
 };
 
 // Channels that fill no vector, one vector, and more; every kind of gate; sums of several paths with gaps between them;
-// radial tables and networks of any depth; a residual sum, a self-connection, linear maps by type; a first layer from the
+// radial tables and networks of any depth; a residual sum, self-connections and linear maps by type and not; a first layer from the
 // embedding, or one by type; a readout with a hidden layer; nuclear repulsion.
 Program every_part(bool by_type, bool xplor) {
   Lists lists;
@@ -87,8 +87,13 @@ Program every_part(bool by_type, bool xplor) {
   lists.channels({{0, 5}, {1, 5}, {0, 5}});
   lists.add({3});
   lists.map(0, 19, 0, 5), lists.map(1, 16, 1, 5), lists.map(0, 19, 2, 5);
-  lists.add({1});
-  by_type ? lists.draw(kTypes * 25) : lists.map(0, 7, 0, 5, kTypes);
+  if (by_type) {
+    lists.add({1});
+    lists.draw(kTypes * 25);
+  } else {
+    lists.add({1, 1});
+    lists.map(0, 7, 0, 5, kTypes);
+  }
   lists.add({2});
   lists.gate(0, kNoGate, Activation::silu), lists.gate(1, 2, Activation::tanh);
   lists.add({0});
@@ -102,8 +107,8 @@ Program every_part(bool by_type, bool xplor) {
   lists.channels({{0, 5}, {1, 5}});
   lists.add({2});
   lists.map(0, 17, 0, 5), lists.map(1, 22, 1, 5);
-  lists.add({1});
-  lists.map(1, 5, 1, 5, kTypes);
+  lists.add({0, 1});
+  lists.map(1, 5, 1, 5);
   lists.add({2});
   lists.gate(0, kNormGate, Activation::ssp), lists.gate(1, kNormGate, Activation::sigmoid);
   lists.add({1});
@@ -117,7 +122,7 @@ Program every_part(bool by_type, bool xplor) {
   lists.channels({{0, 4}});
   lists.add({1});
   lists.map(0, 10, 0, 4);
-  lists.add({0, 1});
+  lists.add({0, 0, 1});
   lists.gate(0, kNoGate, Activation::silu);
   lists.add({0});
   lists.add({2, 6, int64_t(Activation::mish), 1, int64_t(Activation::identity)});
