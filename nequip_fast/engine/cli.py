@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from nequip_fast.engine.compile import RADIAL, compile
 from nequip_fast.engine.report import summary
-from nequip_fast.model import from_nequip_checkpoint, load_model
 
 _EXAMPLES = """examples:
   nequip-fast compile runs/mine/model.safetensors mine.nqf
   nequip-fast compile last.ckpt mine.nqf --verify validation.xyz
+  nequip-fast compile checkpoint_sevennet_0.pth sevennet-0.nqf
 """
 
 
@@ -26,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="model.safetensors, or a checkpoint of nequip (*.ckpt)")
+    parser.add_argument("model", help="model.safetensors, or a checkpoint of nequip (*.ckpt) or SevenNet (*.pth)")
     parser.add_argument("output", help="file to write, *.nqf")
     parser.add_argument("--dtype", choices=["float32", "float64"], help="of the network (default: the model's own)")
     parser.add_argument(
@@ -43,17 +42,20 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--plot", metavar="FILE", help="figure of the radial functions and the error of their tables")
     parser.add_argument("--trust", action="store_true", help="read a checkpoint that holds pickled objects")
     options = parser.parse_args(argv)
-    if Path(options.model).suffix == ".ckpt":
-        model = from_nequip_checkpoint(options.model, trust=options.trust)
-    else:
-        model = load_model(options.model)
     verify: bool | list = True
     if options.verify is not None:
         from nequip_fast.data import read_structures
 
         verify = read_structures(options.verify, require_labels=False)
     dtype = None if options.dtype is None else getattr(torch, options.dtype)
-    potential = compile(model, dtype=dtype, radial=options.radial, tolerance=options.tolerance, verify=verify)
+    potential = compile(
+        options.model,
+        trust=options.trust,
+        dtype=dtype,
+        radial=options.radial,
+        tolerance=options.tolerance,
+        verify=verify,
+    )
     potential.save(options.output)
     print(f"{options.output}: {potential!r}")
     print(summary(potential.report))

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nequip_fast.engine.describe import NequIPSource
 from nequip_fast.engine.passes import EXACT, tabulate
 from nequip_fast.engine.potential import Potential, check_dtype
 from nequip_fast.engine.program import Program, RadialTable
 from nequip_fast.engine.report import sizes
-from nequip_fast.engine.source import Source
+from nequip_fast.engine.source import Source, source_of
 from nequip_fast.engine.verify import Deviation, deviation, graphs_of, sample_graphs
 from nequip_fast.errors import InputError, nearest
-from nequip_fast.model import GraphModel
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -31,8 +30,9 @@ _REMEDY = {
 
 
 def compile(
-    model: GraphModel,
+    model: nn.Module | str | os.PathLike[str],
     *,
+    trust: bool = False,
     dtype: torch.dtype | None = None,
     radial: str = "table",
     tolerance: float = 1e-5,
@@ -44,7 +44,9 @@ def compile(
     """Specialise a trained model for energies, forces and stress on the CPU.
 
     Args:
-        model: as trained; it is not changed.
+        model: as trained, ours or SevenNet's; it is not changed. Or the path of ``model.safetensors``, of a checkpoint
+            of nequip (``.ckpt``) or of SevenNet (``.pth``).
+        trust: read a checkpoint that holds pickled objects, which can run any code.
         dtype: ``torch.float32`` or ``torch.float64``, of the network; by default the model's own.
         radial: ``table`` replaces the radial networks by cubic Hermite tables, ``exact`` evaluates them.
         tolerance: largest deviation of a force from the model's that is accepted, eV/Å, or relative to the largest
@@ -55,15 +57,15 @@ def compile(
         skip: names of passes to leave out (:data:`nequip_fast.engine.passes.EXACT`).
 
     Raises:
-        InputError: an argument is out of range, the model has a part that the engine does not know, or the deviation
-            exceeds the tolerance; then it says which pass causes it.
+        InputError: an argument is out of range, the file cannot be read, the model has a part that the engine does not
+            know, or the deviation exceeds the tolerance; then it says which pass causes it.
     """
     if radial not in RADIAL:
         raise InputError(f"radial must be {' or '.join(RADIAL)}, not {radial!r}{nearest(str(radial), RADIAL)}")
     for name in skip:
         if name not in EXACT:
             raise InputError(f"there is no pass {name!r} to skip{nearest(name, EXACT)} ({', '.join(EXACT)})")
-    source: Source = NequIPSource(model)
+    source = source_of(model, trust)
     dtype = check_dtype(dtype or source.dtype)
     stages: dict[str, Program] = {"fold": source.program()}
     program = stages["fold"]

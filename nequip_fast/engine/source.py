@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from nequip_fast.engine.describe import NequIPSource
 from nequip_fast.engine.program import Program
+from nequip_fast.errors import InputError
+from nequip_fast.model import GraphModel, from_nequip_checkpoint, load_model
 
 
 class Source(Protocol):
@@ -33,3 +38,28 @@ class Source(Protocol):
     def evaluate(self, graph: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Total energy [B, 1], forces [N, 3] and stress [B, 3, 3] of a graph of structures, by the model itself."""
         ...
+
+
+def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False) -> Source:
+    """The source for a model of ours or of SevenNet, or for the file of one.
+
+    Args:
+        model: the model, or the path of ``model.safetensors``, of a checkpoint of nequip (``.ckpt``) or of SevenNet
+            (``.pth``).
+        trust: read a checkpoint that holds pickled objects.
+
+    Raises:
+        InputError: the file cannot be read, the model is of another kind, or has a part that the engine does not know.
+    """
+    from nequip_fast.integrations import sevennet
+
+    if isinstance(model, (str, os.PathLike)):
+        suffix = Path(model).suffix
+        if suffix == ".pth":
+            return sevennet.load(model, trust)
+        return NequIPSource(from_nequip_checkpoint(model, trust) if suffix == ".ckpt" else load_model(model))
+    if isinstance(model, GraphModel):
+        return NequIPSource(model)
+    if sevennet.is_model(model):
+        return sevennet.SevenNet(model)
+    raise InputError(f"only models of NequIP and SevenNet can be compiled, not {type(model).__name__}")

@@ -66,19 +66,24 @@ def graphs_of(source: Source, structures: Iterable[Atoms]) -> list[dict[str, Ten
 
 
 def sample_graphs(num_types: int, r_max: float, count: int = 3) -> list[dict[str, Tensor]]:
-    """Periodic boxes of all types at random, about forty neighbours an atom, none closer than a fifth of r_max."""
+    """Periodic boxes, ``count`` or as many as hold every type, of about forty neighbours an atom.
+
+    No two atoms are closer than a quarter of r_max: where forces are huge, rounding alone is.
+    """
     generator = np.random.default_rng(0)
     spacing = r_max / 2.1
     grid = np.stack(np.meshgrid(*[np.arange(3)] * 3), -1).reshape(-1, 3) * spacing
     graphs = []
-    for _ in range(count):
-        positions = grid + generator.uniform(-0.28, 0.28, grid.shape) * spacing
+    for k in range(max(count, -(-num_types // len(grid)))):
+        positions = grid + generator.uniform(-0.2, 0.2, grid.shape) * spacing
         cell = np.eye(3) * 3 * spacing + generator.uniform(-0.1, 0.1, (3, 3)) * spacing
         edge_index, shifts = neighbor_list(positions, cell, True, r_max)
         graphs.append(
             {
                 keys.POSITIONS: torch.from_numpy(positions),
-                keys.ATOM_TYPES: torch.from_numpy(generator.permutation(np.arange(len(grid)) % num_types)),
+                keys.ATOM_TYPES: torch.from_numpy(
+                    generator.permutation(np.arange(len(grid)) + k * len(grid)) % num_types
+                ),
                 keys.CELL: torch.from_numpy(cell).unsqueeze(0),
                 keys.EDGE_INDEX: edge_index,
                 keys.EDGE_CELL_SHIFT: shifts,
