@@ -3,7 +3,8 @@
 python bench/engine.py [--cases water-M toluene-S] [--json bench/results/engine.json]
 
 A step is what molecular dynamics asks of an ASE calculator after every atom has moved a little. ``nequip`` is the model
-of the nequip package, eager, on a graph that is ready: its neighbour list is not counted.
+of the nequip package, eager, on a graph that is ready: its neighbour list is not counted. ``sevennet`` is the ASE
+calculator of the package sevenn, without which its cases are left out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import numpy as np
 import torch
 
 from bench.peers import nequip as nequip_peer
+from bench.peers import sevennet as sevennet_peer
+from bench.silicon import silicon_box
 from bench.timing import interleaved, keep_freed_memory, machine
 from bench.toluene import toluene
 from bench.water import water_box
@@ -36,7 +39,7 @@ PAPER = {"num_layers": 5, "l_max": 3, "parity": True, "num_features": 64}  # of 
 
 @dataclass(frozen=True)
 class Case:
-    """A model (preset, or settings) on a structure."""
+    """A NequIP model (preset, or settings) with random weights on a structure."""
 
     model: str | dict[str, Any]
     atoms: Callable[[], Any]
@@ -45,29 +48,40 @@ class Case:
     neighbours: float
 
 
-def _box() -> Any:
+@dataclass(frozen=True)
+class SevenNetCase:
+    """A model that SevenNet ships (``0`` or ``l3i5``) on a structure."""
+
+    model: str
+    atoms: Callable[[], Any]
+
+
+def _water() -> Any:
     return water_box(64)
 
 
-CASES = {f"water-{preset}": Case(preset, _box, ("H", "O"), 5.0, 57.0) for preset in ("S", "M", "L", "XL")}
+def _silicon() -> Any:
+    return silicon_box(3)
+
+
+CASES: dict[str, Case | SevenNetCase] = {
+    f"water-{preset}": Case(preset, _water, ("H", "O"), 5.0, 57.0) for preset in ("S", "M", "L", "XL")
+}
 CASES |= {
     "toluene-S": Case("S", toluene, ("H", "C"), 4.0, 10.0),
     "toluene-paper": Case(PAPER, toluene, ("H", "C"), 4.0, 10.0),
 }
+CASES |= {
+    f"{name}-sevennet-{model}": SevenNetCase(model, atoms)
+    for name, atoms in (("water", _water), ("silicon", _silicon))
+    for model in sevennet_peer.CHECKPOINTS
+}
 
 
-def contenders(case: Case) -> tuple[dict[str, Any], float]:
+def contenders(case: Case | SevenNetCase) -> tuple[dict[str, Any], float]:
     """A call of each for one step, and the largest difference of a force, eV/Å."""
-    settings = {"builder": "NequIPGNNModel", **case.model} if isinstance(case.model, dict) else {
-        "builder": "PresetNequIPGNNModel", "preset": case.model
-    }  # fmt: skip
-    names = list(case.type_names)
-    common = {"seed": 0, "model_dtype": "float32", "type_names": names, "r_max": case.r_max}
-    model = build_model({**settings, **common, "avg_num_neighbors": case.neighbours}).eval()
     atoms = case.atoms().copy()
     generator = np.random.default_rng(0)
-    potential = compile(model)
-    calculators = {"engine": potential.calculator(), "model": NequIPFastCalculator(model)}
 
     def step(calculator: Any) -> Any:
         def call() -> Any:
@@ -77,11 +91,29 @@ def contenders(case: Case) -> tuple[dict[str, Any], float]:
 
         return call
 
-    calls = {name: step(calculator) for name, calculator in calculators.items()}
+    if isinstance(case, SevenNetCase):
+        potential = compile(sevennet_peer.checkpoint(case.model))
+        calculators = {"engine": potential.calculator(), "sevennet": sevennet_peer.calculator(case.model)}
+        calls = {name: step(calculator) for name, calculator in calculators.items()}
+        return calls, potential.report["deviation"]["force"]
+    model = _random_model(case)
+    potential = compile(model)
+    calls = {"engine": step(potential.calculator()), "model": step(NequIPFastCalculator(model))}
     if not nequip_peer.missing():
-        theirs, graph = nequip_peer.twin(model), collate([graph_from_atoms(atoms, names, case.r_max)])
+        graph = collate([graph_from_atoms(atoms, list(case.type_names), case.r_max)])
+        theirs = nequip_peer.twin(model)
         calls["nequip"] = lambda: theirs(dict(graph))
     return calls, potential.report["deviation"]["force"]
+
+
+def _random_model(case: Case) -> Any:
+    settings = (
+        {"builder": "NequIPGNNModel", **case.model}
+        if isinstance(case.model, dict)
+        else {"builder": "PresetNequIPGNNModel", "preset": case.model}
+    )
+    common = {"seed": 0, "model_dtype": "float32", "type_names": list(case.type_names), "r_max": case.r_max}
+    return build_model({**settings, **common, "avg_num_neighbors": case.neighbours}).eval()
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
@@ -105,12 +137,17 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the numbers and the machine to this file")
+    parser.add_argument(
+        "--json", type=Path, help="write the numbers and the machine to this file; its rows of other cases stay"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     rows = []
     for name in arguments.cases:
+        if isinstance(CASES[name], SevenNetCase) and (reason := sevennet_peer.missing()):
+            print(f"{name}: left out, {reason}")
+            continue
         rows.append(measure(name, arguments.rounds))
         row = rows[-1]
         print(f"{name}: {row['atoms']} atoms, forces differ by {row['force_difference']:.0e} eV/Å at most")
@@ -118,8 +155,15 @@ def main() -> None:
             slower = "{:.3g}× [{:.3g}–{:.3g}]".format(*row["times_slower"][contender])
             print(f"  {contender:8s} {milliseconds:9.3f} ms  {slower}")
     if arguments.json:
-        result = {"machine": machine("cpu"), "rows": rows}
+        result = {"machine": machine("cpu"), "rows": [*_others(arguments.json, rows), *rows]}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _others(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of cases in the file that have not been measured again."""
+    measured = {row["case"] for row in rows}
+    kept = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    return [row for row in kept if row["case"] not in measured]
 
 
 if __name__ == "__main__":
