@@ -68,8 +68,6 @@ def aotinductor(theirs: torch.nn.Module, graph: Mapping[str, Any], folder: Path)
         batch_map=target["batch_map_settings"](dims),
         output_path=str(path),
     )
-    compiled = DictInputOutputWrapper(
-        torch._inductor.aoti_load_package(str(path)), target["input"], target["output"]
-    )
+    compiled = DictInputOutputWrapper(torch._inductor.aoti_load_package(str(path)), target["input"], target["output"])
     data = {name: data[name] for name in target["input"]}
     return lambda: compiled(data)

@@ -67,16 +67,20 @@ def hermite(table: Tensor, x: Tensor) -> Tensor:
     return (1 + 2 * t) * s**2 * low + t * s**2 * low_slope + t**2 * (1 + 2 * s) * high - t**2 * s * high_slope
 
 
-def table_error(table: Tensor, function: Callable[[Tensor], Tensor]) -> float:
-    """Largest error of the table over the largest value, or a tenth of the same of the slopes where that is larger."""
+def table_error(table: Tensor, function: Callable[[Tensor], Tensor], close: float = 0.0) -> float:
+    """Largest error of the table over the largest value, or a tenth of the same of the slopes where that is larger.
+
+    Errors at x < ``close``, nearer than nuclei come, count a hundredth.
+    """
     intervals = table.shape[0] - 1
     knots = torch.arange(intervals, dtype=torch.float64)
     # the error of a value is largest in the middle of an interval, that of a slope a fifth from its ends
     x = torch.cat([(knots + part) / intervals for part in (0.5, 0.2113, 0.7887)]).unsqueeze(1)
     exact, exact_slope = _value_and_slope(function, x)
     found, slope = _value_and_slope(lambda x: hermite(table, x.squeeze(1)), x)
-    error = float((found - exact).abs().max() / exact.abs().max())
-    return max(error, 0.1 * float((slope - exact_slope).abs().max() / exact_slope.abs().max()))
+    weight = torch.where(x < close, 0.01, 1.0)
+    error = float((weight * (found - exact)).abs().max() / exact.abs().max())
+    return max(error, 0.1 * float((weight * (slope - exact_slope)).abs().max() / exact_slope.abs().max()))
 
 
 def _value_and_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

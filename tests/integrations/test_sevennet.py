@@ -207,7 +207,7 @@ def test_parts_that_are_not_known():
 
 
 def test_a_checkpoint_with_objects_needs_trust(tmp_path):
-    checkpoint = torch.load(SHIPPED["SevenNet-0"], weights_only=False)
+    checkpoint = torch.load(SHIPPED["SevenNet-0"], map_location="cpu", weights_only=False)
     checkpoint["config"]["when"] = datetime.date(2024, 7, 11)
     torch.save(checkpoint, tmp_path / "model.pth")
     with pytest.raises(InputError, match="trust=True"):

@@ -12,6 +12,7 @@ from nequip_fast.engine.program import Program, RadialNetwork, RadialTable
 from nequip_fast.engine.radial import hermite_table, radial_function, table_error
 
 _FEWEST, _MOST = 64, 8192
+_CLOSE = 0.5  # Å, less than any bond: what the radial networks do there was never trained, and may vary quickly
 _ERROR = {torch.float32: 1e-6, torch.float64: 1e-8}  # of the largest value; a slope's error is ten times that
 
 
@@ -24,10 +25,10 @@ def tabulate(program: Program, dtype: torch.dtype, intervals: int | None = None)
     """
     networks = [layer.radial for layer in program.layers if isinstance(layer.radial, RadialNetwork)]
     functions = [radial_function(program.basis, network) for network in networks]
-    count = intervals or _fewest(program)
+    count, close = intervals or _fewest(program), _CLOSE / float(program.cutoff.max())
     while True:
         tables = [hermite_table(function, count) for function in functions]
-        errors = [table_error(table, function) for table, function in zip(tables, functions, strict=True)]
+        errors = [table_error(table, function, close) for table, function in zip(tables, functions, strict=True)]
         if intervals is not None or max(errors) <= _ERROR[dtype] or count >= _MOST:
             break
         count *= 2
