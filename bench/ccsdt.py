@@ -3,11 +3,11 @@
     pip install pyscf
     python bench/ccsdt.py --json bench/results/ccsdt.json
 
-The authors of NequIP say that an hour of it is worth a century of CCSD(T). Timed here is CCSD(T)/cc-pVDZ of toluene with
-density fitting and frozen core (PySCF, all threads). Its analytic gradient does not fit into ordinary memory: it is
-estimated by the ratio of gradient to energy that PySCF takes for smaller hydrocarbons, both without density fitting.
-The engine runs the model of the paper (5 layers of 64 channels, l = 3, both parities), energy and forces through its ASE
-calculator, and preset S.
+The authors of NequIP say that an hour of it is worth a century of CCSD(T). Timed here is CCSD(T)/cc-pVDZ of toluene
+with density fitting and frozen core (PySCF, all threads). Its analytic gradient does not fit into ordinary memory: it
+is estimated by the ratio of gradient to energy that PySCF takes for smaller hydrocarbons, both without density fitting.
+The engine runs the model of the paper (5 layers of 64 channels, l = 3, both parities), energy and forces through its
+ASE calculator, and preset S.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 python bench/engine.py [--cases water-M toluene-S] [--json bench/results/engine.json]
 
-A step is what molecular dynamics asks of an ASE calculator after every atom has moved a little. ``nequip`` is the model
-of the nequip package, eager, on a graph that is ready: its neighbour list is not counted. ``sevennet`` is the ASE
-calculator of the package sevenn, without which its cases are left out.
+A step is what molecular dynamics asks of an ASE calculator after every atom has moved a little. ``exact`` is the
+engine with ``radial="exact"``, ``model`` our model in its calculator. ``nequip`` is the model of the nequip package,
+eager, and ``nequip-aoti`` what its ``nequip-compile --mode aotinductor`` makes of it (for ASE it has periodic cells
+only), both on a graph that is ready: their neighbour list is not counted. ``sevennet`` is the ASE calculator of the
+package sevenn, without which its cases are left out.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +32,8 @@ from bench.silicon import silicon_box
 from bench.timing import interleaved, keep_freed_memory, machine
 from bench.toluene import toluene
 from bench.water import water_box
-from nequip_fast.data import collate, graph_from_atoms
-from nequip_fast.engine import compile
+from nequip_fast.data import collate, graph_from_atoms, keys
+from nequip_fast.engine import Potential, compile
 from nequip_fast.integrations.ase import NequIPFastCalculator
 from nequip_fast.model import build_model
 
@@ -78,12 +81,17 @@ CASES |= {
 }
 
 
-def contenders(case: Case | SevenNetCase) -> tuple[dict[str, Any], float]:
-    """A call of each for one step, and the largest difference of a force, eV/Å."""
-    atoms = case.atoms().copy()
+def compiled(case: Case | SevenNetCase, radial: str = "table") -> Potential:
+    """The case's model in the engine, float32."""
+    model = sevennet_peer.checkpoint(case.model) if isinstance(case, SevenNetCase) else _random_model(case)
+    return compile(model, radial=radial)
+
+
+def stepper(atoms: Any) -> Callable[[Any], Callable[[], Any]]:
+    """From a calculator of ASE to a call that moves all atoms a little and calculates."""
     generator = np.random.default_rng(0)
 
-    def step(calculator: Any) -> Any:
+    def of(calculator: Any) -> Callable[[], Any]:
         def call() -> Any:
             atoms.positions += generator.uniform(-1e-3, 1e-3, atoms.positions.shape)
             calculator.calculate(atoms)
@@ -91,18 +99,33 @@ def contenders(case: Case | SevenNetCase) -> tuple[dict[str, Any], float]:
 
         return call
 
+    return of
+
+
+def engine_step(case: Case | SevenNetCase, radial: str = "table") -> tuple[Callable[[], Any], Potential, int, int]:
+    """(a call of one step, the potential, its atoms, their edges)"""
+    atoms, potential = case.atoms().copy(), compiled(case, radial)
+    edges = graph_from_atoms(atoms, potential.type_names, potential.r_max)[keys.EDGE_INDEX].shape[1]
+    return stepper(atoms)(potential.calculator()), potential, len(atoms), edges
+
+
+def contenders(case: Case | SevenNetCase, folder: Path) -> tuple[dict[str, Any], float]:
+    """A call of each for one step, and the largest difference of a force, eV/Å; compiled models go to ``folder``."""
+    atoms = case.atoms().copy()
+    step = stepper(atoms)
+    potential = compiled(case)
+    calls = {"engine": step(potential.calculator()), "exact": step(compiled(case, "exact").calculator())}
     if isinstance(case, SevenNetCase):
-        potential = compile(sevennet_peer.checkpoint(case.model))
-        calculators = {"engine": potential.calculator(), "sevennet": sevennet_peer.calculator(case.model)}
-        calls = {name: step(calculator) for name, calculator in calculators.items()}
+        calls["sevennet"] = step(sevennet_peer.calculator(case.model))
         return calls, potential.report["deviation"]["force"]
     model = _random_model(case)
-    potential = compile(model)
-    calls = {"engine": step(potential.calculator()), "model": step(NequIPFastCalculator(model))}
+    calls["model"] = step(NequIPFastCalculator(model))
     if not nequip_peer.missing():
         graph = collate([graph_from_atoms(atoms, list(case.type_names), case.r_max)])
         theirs = nequip_peer.twin(model)
         calls["nequip"] = lambda: theirs(dict(graph))
+        if keys.CELL in graph:
+            calls["nequip-aoti"] = nequip_peer.aotinductor(nequip_peer.twin(model), graph, folder)
     return calls, potential.report["deviation"]["force"]
 
 
@@ -118,10 +141,11 @@ def _random_model(case: Case) -> Any:
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
     """Milliseconds and ratios of one case."""
-    calls, difference = contenders(CASES[name])
-    for call in calls.values():
-        call()
-    timings = interleaved(calls, "cpu", rounds, seconds_a_round=0.3)
+    with tempfile.TemporaryDirectory() as folder:
+        calls, difference = contenders(CASES[name], Path(folder))
+        for call in calls.values():
+            call()
+        timings = interleaved(calls, "cpu", rounds, seconds_a_round=0.3)
     return {
         "case": name,
         "atoms": len(CASES[name].atoms()),
@@ -148,15 +172,15 @@ def main() -> None:
         if isinstance(CASES[name], SevenNetCase) and (reason := sevennet_peer.missing()):
             print(f"{name}: left out, {reason}")
             continue
-        rows.append(measure(name, arguments.rounds))
-        row = rows[-1]
+        row = measure(name, arguments.rounds)
+        rows.append(row)
         print(f"{name}: {row['atoms']} atoms, forces differ by {row['force_difference']:.0e} eV/Å at most")
         for contender, milliseconds in row["milliseconds"].items():
             slower = "{:.3g}× [{:.3g}–{:.3g}]".format(*row["times_slower"][contender])
-            print(f"  {contender:8s} {milliseconds:9.3f} ms  {slower}")
-    if arguments.json:
-        result = {"machine": machine("cpu"), "rows": [*_others(arguments.json, rows), *rows]}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            print(f"  {contender:11s} {milliseconds:9.3f} ms  {slower}")
+        if arguments.json:  # after every case: the next may take long
+            result = {"machine": machine("cpu"), "rows": [*_others(arguments.json, rows), *rows]}
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def _others(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

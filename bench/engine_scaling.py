@@ -100,7 +100,16 @@ def main() -> None:
     print(f"{'atoms':>8} {'threads':>7} {'µs/atom':>8} {'first, s':>9} {'kB/atom':>8}")
     for molecules in arguments.molecules:
         for threads in arguments.threads:
-            command = [sys.executable, __file__, *common, "--only", "--molecules", str(molecules), "--threads", str(threads)]
+            command = [
+                sys.executable,
+                __file__,
+                *common,
+                "--only",
+                "--molecules",
+                str(molecules),
+                "--threads",
+                str(threads),
+            ]
             rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
             row = rows[-1]
             print(

@@ -3,9 +3,9 @@
     nequip-fast train demo/water.yaml
     python bench/nve.py demo/out/water/model.safetensors [--json bench/results/nve.json] [--plot bench/results/nve.png]
 
-192 atoms of water, equilibrated with the engine and a Langevin thermostat; from there each contender runs by itself with
-velocity Verlet. The trajectories part after about a picosecond, as those of chaotic systems do: compared are the slopes
-of a line through the total energy, with the standard error from ten blocks, and the fluctuation about it.
+192 atoms of water, equilibrated with the engine and a Langevin thermostat; from there each contender runs by itself
+with velocity Verlet. The trajectories part after about a picosecond, as those of chaotic systems do: compared are the
+slopes of a line through the total energy, with the standard error from ten blocks, and the fluctuation about it.
 """
 
 from __future__ import annotations

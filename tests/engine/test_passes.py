@@ -1,0 +1,76 @@
+"""Each pass by itself: what it leaves out, and that the program still computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nequip_fast.engine.describe import NequIPSource
+from nequip_fast.engine.passes import collapse, prune, tabulate
+from nequip_fast.engine.program import Envelope
+from nequip_fast.engine.radial import hermite, radial_function
+from nequip_fast.model import build_model
+from tests.engine.reference import evaluate
+from tests.model.model_cases import config, inputs, relative_error
+
+
+def program_of(case):
+    return NequIPSource(build_model(config(case))).program()
+
+
+def segments(program):
+    return [len(layer.before_gate) for layer in program.layers]
+
+
+@pytest.mark.parametrize("case", ["parity", "no_parity", "resnet", "norm", "other_activations", "learnable_shift"])
+def test_pruned_programs_compute_the_same(case):
+    program, data = program_of(case), inputs("crystals")
+    expected = evaluate(program, data)
+    for name, found in evaluate(prune(program), data).items():
+        assert relative_error(found, expected[name]) < 1e-12, name
+
+
+def test_prune_leaves_out_what_the_last_layer_cannot_use():
+    """Of both parities those that reach an even scalar; without parity there is nothing to leave out."""
+    program = program_of("parity")
+    pruned = prune(program)
+    assert segments(pruned)[-2] < segments(program)[-2]
+    assert sum(len(layer.paths) for layer in pruned.layers) < sum(len(layer.paths) for layer in program.layers)
+    assert segments(prune(pruned)) == segments(pruned)
+    alone = program_of("no_parity")
+    assert segments(prune(alone)) == segments(alone)
+
+
+def test_a_collapsed_layer_has_no_maps_of_its_input():
+    program = program_of("learnable_shift")  # with a self-connection in the first layer
+    first = collapse(program).layers[0]
+    assert not first.send
+    assert not first.self_connection
+    (send,) = program.layers[0].send
+    torch.testing.assert_close(first.sent_by_type, program.embedding @ send.matrix)
+    assert first.bias_by_type.shape == (3, sum(c.mul * (2 * c.l + 1) for c in first.before_gate))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tables_keep_to_the_error_they_report(dtype):
+    program = program_of("preset_M")
+    tabulated, errors = tabulate(program, dtype)
+    x = torch.rand(5000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.85 + 0.15
+    for before, after, error in zip(program.layers, tabulated.layers, errors, strict=True):
+        exact = radial_function(program.basis, before.radial)(x.unsqueeze(1))
+        found = hermite(after.radial.values, x)
+        assert float((found - exact).abs().max() / exact.abs().max()) <= 1.05 * error
+        assert error <= (1e-6 if dtype == torch.float32 else 1e-8)
+
+
+def test_a_kink_of_the_envelope_is_a_knot():
+    """The error is that of smooth functions, though the second derivative jumps where XPLOR begins."""
+    program = program_of("no_parity")
+    for on in (0.9, 0.8, 1 / 3):
+        kinked = replace(program, basis=replace(program.basis, envelope=Envelope("xplor", on)))
+        tabulated, errors = tabulate(kinked, torch.float64)
+        intervals = tabulated.layers[0].radial.values.shape[0] - 1
+        assert on * intervals == pytest.approx(round(on * intervals), abs=1e-9)
+        assert max(errors) <= 1e-8
