@@ -71,13 +71,13 @@ class VerletList:
         self.cutoff = float(cutoff)
         self.skin = float(skin)
         self.num_collections = 0
-        self._reference: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None = None
+        self._reference: NDArray[np.float64] | None = None  # the positions the pairs were collected at
+        self._frame: tuple[bytes, bytes]  # their cell and periodicity
         self._pairs: _Pairs
 
     def __call__(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor]:
         """Arguments, result and errors as in :func:`neighbor_list`."""
-        positions, cell, pbc = _checked(positions, cell, pbc, self.cutoff)
-        self._update(positions, cell, pbc)
+        positions, cell = self._update(positions, cell, pbc)
         return _as_tensors(_within(self._pairs, positions, cell, self.cutoff))
 
     def collected(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,40 +87,52 @@ class VerletList:
             ``(ptr [N + 1] int64, neighbour [P] int32, shifts [P, 3] int32)``: the pairs of atom i are ``ptr[i]`` …
             ``ptr[i + 1] − 1``. Arguments and errors as in :func:`neighbor_list`.
         """
-        positions, cell, pbc = _checked(positions, cell, pbc, self.cutoff)
         self._update(positions, cell, pbc)
         ptr, j, shift = self._pairs
         return torch.from_numpy(ptr), torch.from_numpy(j), torch.from_numpy(shift)
 
-    def _update(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> None:
-        """Collect anew if that is needed."""
-        if self._covers(positions, cell, pbc):
-            return
-        self._reference, self._pairs = None, _NONE  # before there are new ones
-        self._pairs = _candidates(positions, cell, pbc, self.cutoff + self.skin)
-        self._reference = (positions.copy(), cell.copy(), pbc.copy())
-        self.num_collections += 1
+    def _update(
+        self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Collect anew if that is needed; positions and cell as arrays."""
+        points, box, periodic = _as_arrays(positions, cell, pbc)
+        frame = box.tobytes(), periodic.tobytes()
+        if self._reference is None or frame != self._frame or not self._covers(points):
+            _check(points, box, periodic, self.cutoff)
+            self._reference, self._pairs = None, _NONE  # before there are new ones
+            self._pairs = _candidates(points, box, periodic, self.cutoff + self.skin)
+            self._reference, self._frame = points.copy(), frame
+            self.num_collections += 1
+        return points, box
 
-    def _covers(self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
-        """Whether the collected pairs include every pair within the cutoff."""
-        if self._reference is None:
+    def _covers(self, positions: NDArray[np.float64]) -> bool:
+        """Whether the collected pairs include every pair within the cutoff; not where a position is no number."""
+        if self._reference is None or self._reference.shape != positions.shape:
             return False
-        old_positions, old_cell, old_pbc = self._reference
-        if old_positions.shape != positions.shape or not np.array_equal(old_cell, cell):
-            return False
-        if not np.array_equal(old_pbc, pbc):
-            return False
-        moved = np.square(positions - old_positions).sum(axis=1).max(initial=0.0)
-        return bool(4.0 * moved < self.skin**2)
+        moved = positions - self._reference
+        return bool(4.0 * np.einsum("ax,ax->a", moved, moved).max(initial=0.0) < self.skin**2)
+
+
+def _as_arrays(
+    positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """[N, 3], [3, 3], [3]"""
+    points = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
+    box = np.zeros((3, 3)) if cell is None else np.ascontiguousarray(cell, dtype=np.float64).reshape(3, 3)
+    periodic = np.asarray(pbc, dtype=bool)
+    return points, box, periodic if periodic.shape == (3,) else np.array(np.broadcast_to(periodic, 3))
 
 
 def _checked(
     positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """The arguments as arrays [N, 3], [3, 3], [3], if a neighbour list of them makes sense."""
-    points = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
-    box = np.zeros((3, 3)) if cell is None else np.ascontiguousarray(cell, dtype=np.float64).reshape(3, 3)
-    periodic = np.array(np.broadcast_to(np.asarray(pbc, dtype=bool), 3))
+    """The arguments as arrays, if a neighbour list of them makes sense."""
+    points, box, periodic = _as_arrays(positions, cell, pbc)
+    _check(points, box, periodic, cutoff)
+    return points, box, periodic
+
+
+def _check(points: NDArray[np.float64], box: NDArray[np.float64], periodic: NDArray[np.bool_], cutoff: float) -> None:
     if not (np.isfinite(cutoff) and cutoff > 0):
         raise InputError(f"the cutoff is {cutoff}; give a positive length in Å")
     if not np.isfinite(points).all():
@@ -141,7 +153,6 @@ def _checked(
                 f"a cutoff of {cutoff} Å would give each atom about {neighbors:.0f} neighbours; lower it (3 to 7 Å is "
                 "usual) or check that cell and cutoff are in Å"
             )
-    return points, box, periodic
 
 
 def _candidates(

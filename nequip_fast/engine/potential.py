@@ -77,6 +77,7 @@ class Potential:
         self.program, self.dtype, self.report, self.threads = program, dtype, dict(report or {}), threads
         self.type_names = list(program.type_names)
         self.r_max = float(program.cutoff.max())
+        self._types: tuple[bytes, Tensor, Tensor] | None = None  # of _types_of
         integers, numbers = program.lists()
         self._engine = torch.ops.nequip_fast.engine_create(numbers, integers, dtype == torch.float64)
         weakref.finalize(self, torch.ops.nequip_fast.engine_destroy, self._engine)
@@ -116,21 +117,24 @@ class Potential:
         periodic = bool(atoms.pbc.any())
         cell = np.array(atoms.cell) if periodic else np.zeros((3, 3))
         pairs = neighbours.collected(atoms.positions, cell, atoms.pbc)
-        energies, forces, strain = self._run(
-            torch.from_numpy(np.ascontiguousarray(atoms.positions, dtype=np.float64)),
-            atom_types(atoms, self.type_names),
-            torch.zeros(len(atoms), dtype=torch.int64),
-            torch.from_numpy(cell.reshape(1, 9)),
-            pairs,
-        )
-        virial, stress = _virial_and_stress(strain.numpy(), cell)
+        types, structure = self._types_of(atoms)
+        positions = torch.from_numpy(np.ascontiguousarray(atoms.positions, dtype=np.float64))
+        energies, forces, strain = self._run(positions, types, structure, torch.from_numpy(cell.reshape(1, 9)), pairs)
+        virial, stress = _virial_and_stress(strain.numpy(), cell if periodic else None)
         return Prediction(
             float(energies.sum()),
             energies.numpy(),
             forces.numpy(),
             virial[0],
-            stress[0] if np.isfinite(stress).all() else None,
+            stress[0] if stress is not None and np.isfinite(stress).all() else None,
         )
+
+    def _types_of(self, atoms: Atoms) -> tuple[Tensor, Tensor]:
+        """Types and structure, all 0, of the atoms; kept, since the steps of a simulation have the same."""
+        numbers = atoms.numbers.tobytes()
+        if self._types is None or self._types[0] != numbers:
+            self._types = numbers, atom_types(atoms, self.type_names), torch.zeros(len(atoms), dtype=torch.int64)
+        return self._types[1:]
 
     def evaluate(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of :class:`~nequip_fast.model.GraphModel` for its input; edges beyond the cutoff are passed over.
@@ -229,10 +233,12 @@ def check_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _virial_and_stress(
-    strain: NDArray[np.float64], cells: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    strain: NDArray[np.float64], cells: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Both [B, 3, 3] from dE/dstrain and the cells, each B times nine numbers; stress NaN for a cell without volume."""
     gradient = strain.reshape(-1, 3, 3)
     gradient = 0.5 * (gradient + gradient.transpose(0, 2, 1))
+    if cells is None:
+        return -gradient, None
     volume = np.abs(np.linalg.det(cells.reshape(-1, 3, 3))).reshape(-1, 1, 1)
     return -gradient, gradient / np.where(volume > 0, volume, np.nan)
