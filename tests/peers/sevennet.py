@@ -33,7 +33,7 @@ from tests.integrations.structures import structures  # noqa: E402
 
 MODELS = {"SevenNet-0": sevenn_const.SEVENNET_0_11Jul2024, "SevenNet-l3i5": sevenn_const.SEVENNET_l3i5}
 QUANTITIES = ("energy", "forces", "stress")
-LIMIT = 1e-5
+LIMITS = {"engine_from_float64": 1e-5, "engine64": 1e-7}
 FLOOR = {"energy": 0.0, "forces": 1.0, "stress": 1e-3}  # eV, eV/Å, eV/Å³: smaller values are compared to these
 
 
@@ -42,9 +42,12 @@ def main() -> int:
     rows: dict[str, list[dict[str, Any]]] = {name: compare(path) for name, path in MODELS.items()}
     (HERE / "sevennet.json").write_text(json.dumps({"versions": versions(), "rows": rows}, indent=1) + "\n")
     (HERE / "sevennet.md").write_text(markdown(rows))
-    worst = max(row["engine"][q] for model in rows.values() for row in model for q in QUANTITIES)
-    print(f"largest relative difference {worst:.1e}")
-    return int(not worst <= LIMIT)
+    failed = False
+    for comparison, limit in LIMITS.items():
+        worst = max(row[comparison][quantity] for model in rows.values() for row in model for quantity in QUANTITIES)
+        print(f"{COMPARISONS[comparison]}: {worst:.1e} at most, {limit:.0e} accepted")
+        failed |= not worst <= limit
+    return int(failed)
 
 
 def compare(path: str) -> list[dict[str, Any]]:
@@ -126,7 +129,7 @@ def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
         "Made by `python tests/peers/sevennet.py` with "
         + ", ".join(f"{package} {number}" for package, number in versions().items())
         + f": {len(structures_seen)} shaken structures of {len(elements)} elements.",
-        "Differences are relative: of the energy to the energy, of forces and stress to the structure's largest, or to "
+        "Differences are relative: of the energy to the energy, of forces and stress to the structure's largest, or to",
         f"{FLOOR['forces']:g} eV/Å and {FLOOR['stress']:g} eV/Å³ where that is less. The largest over all structures:",
         "",
         "| model | difference | energy | forces | stress |",
@@ -136,7 +139,14 @@ def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
         for key, label in COMPARISONS.items():
             cells = " | ".join(f"{max(row[key][quantity] for row in of_model):.0e}" for quantity in QUANTITIES)
             lines.append(f"| {name} | {label} | {cells} |")
-    lines += ["", f"Each structure, {COMPARISONS['engine']}:", ""]
+    lines += [
+        "",
+        "SevenNet evaluates its polynomial cutoff (of l3i5) in float32, where it cancels near the cutoff; the engine has it",
+        "from float64 tables. So the engine is nearer to SevenNet in float64 than SevenNet in float32 is.",
+        "",
+        f"Each structure, {COMPARISONS['engine']}:",
+        "",
+    ]
     lines += ["| structure | atoms | " + " | ".join(f"{name}: {q}" for name in rows for q in QUANTITIES) + " |"]
     lines += ["|---" * (2 + len(rows) * len(QUANTITIES)) + "|"]
     for of_structure in zip(*rows.values(), strict=True):
