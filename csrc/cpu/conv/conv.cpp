@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cpu/conv/steps.h"
+#include "cpu/padded.h"
 #include "cpu/scratch.h"
 
 namespace nf {
@@ -34,23 +35,23 @@ class Layout {
   int place(int offset, int n, int mul) {
     for (const Segment& s : segments_)
       if (s.offset == offset && s.n == n && s.mul == mul) return s.at;
-    const int padded = (mul + lanes_ - 1) / lanes_ * lanes_;
-    segments_.push_back({offset, n, mul, padded, width_});
-    width_ += n * padded;
+    const int stride = padded(mul, lanes_);
+    segments_.push_back({offset, n, mul, stride, width_});
+    width_ += n * stride;
     covered_ += n * mul;
     return segments_.back().at;
   }
 
   template <class T>
   void to_channels_last(const ConvKernels<T>& kernels, const T* row, T* to) const {
-    for (const Segment& s : segments_) kernels.channels_last(row + s.offset, to + s.at, s.n, s.mul, s.padded);
+    for (const Segment& s : segments_) kernels.channels_last(row + s.offset, to + s.at, s.n, s.mul, s.stride);
   }
 
   // Elements of the row that no segment covers become zero.
   template <class T>
   void to_row(const ConvKernels<T>& kernels, const T* from, T* row) const {
     if (covered_ < dim_) std::memset(row, 0, sizeof(T) * dim_);
-    for (const Segment& s : segments_) kernels.channels_first(from + s.at, row + s.offset, s.n, s.mul, s.padded);
+    for (const Segment& s : segments_) kernels.channels_first(from + s.at, row + s.offset, s.n, s.mul, s.stride);
   }
 
   int64_t width() const { return width_; }
@@ -58,7 +59,7 @@ class Layout {
 
  private:
   struct Segment {
-    int offset, n, mul, padded, at;
+    int offset, n, mul, stride, at;
   };
   int lanes_, dim_, width_ = 0, covered_ = 0;
   std::vector<Segment> segments_;
@@ -79,7 +80,7 @@ struct Plan {
         whole_lines(problem.dim_w * sizeof(T) % kCacheLine == 0) {
     for (const ConvPath& p : problem.paths) {
       const int at_x = x.place(p.x, 2 * p.l1 + 1, p.mul), at_out = out.place(p.out, 2 * p.l3 + 1, p.mul);
-      const int stride = (p.mul + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
+      const int stride = padded(p.mul, kernels.lanes);
       const int ahead = p.w + std::min(problem.dim_w, kAheadBytes / int(sizeof(T)));
       const bool in_next = ahead >= problem.dim_w;
       const auto args = [&](int from, int to, double c) {

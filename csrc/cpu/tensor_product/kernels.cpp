@@ -41,7 +41,7 @@ void write(const T* columns, int64_t column, int count, int vectors, T* const* r
 
 template <class T>
 void to_rows(const T* columns, int64_t step, int count, int vectors, T* rows) {
-  const int64_t width = (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  const int64_t width = padded<T>(count);
   for (int v = 0; v < vectors; ++v, columns += kLanes<T>, rows += kLanes<T> * width)
     for (int first = 0; first < count; first += kLanes<T>) {
       Vec<T> square[kLanes<T>];

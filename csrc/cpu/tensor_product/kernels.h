@@ -44,7 +44,7 @@ struct MatrixProduct {
   bool add;
 };
 
-// c[i][k] = Σ_j a(i, j) b[j][k] for k < width, all numbers; one of a's steps is 1
+// c[i][k] (+)= Σ_j a(i, j) b[j][k] for k < width, all numbers; one of a's steps is 1
 template <class T>
 struct RowMixture {
   int rows, depth, width;
@@ -54,6 +54,7 @@ struct RowMixture {
   int64_t b_depth;
   T* c;
   int64_t c_row;
+  bool add;
 };
 
 // t[i][k] (+)= Σ_n a[i][n] b[i][k][n]: a vector each, for `rows` · `columns` of them

@@ -45,7 +45,7 @@ template <class T, Left left, int rows, int columns>
   });
 }
 
-// As many blocks of `rows` rows as there are, then halves of that.
+// As many blocks of `rows` rows as there are, then one of those left.
 template <class T, Left left, int rows, int columns>
 void block_column(const MatrixProduct<T>& p, int first, const T* b, T* c) {
   constexpr bool per_sample = left == Left::unit_row_per_sample || left == Left::unit_depth_per_sample;
@@ -53,7 +53,7 @@ void block_column(const MatrixProduct<T>& p, int first, const T* b, T* c) {
   const int64_t a_row = unit_row ? (per_sample ? kLanes<T> : 1) : p.a_row;
   for (; first + rows <= p.rows; first += rows) block<T, left, rows, columns>(p, p.a + first * a_row, b, c + first * p.c_row);
   if constexpr (rows > 1)
-    if (first < p.rows) block_column<T, left, rows / 2, columns>(p, first, b, c);
+    if (first < p.rows) block_column<T, left, rows - 1, columns>(p, first, b, c);
 }
 
 template <class T, Left left>
@@ -82,12 +82,13 @@ void multiply(const MatrixProduct<T>& p) {
 template <class T>
 void mix_rows(const RowMixture<T>& m) {
   const int whole = m.width / kLanes<T>, k = whole * kLanes<T>, rest = m.width - k;
-  multiply<T>({m.rows, m.depth, whole, m.a, m.a_row, m.a_depth, false, m.b, m.b_depth, m.c, m.c_row, false});
+  multiply<T>({m.rows, m.depth, whole, m.a, m.a_row, m.a_depth, false, m.b, m.b_depth, m.c, m.c_row, m.add});
   for (int i = 0; rest > 0 && i < m.rows; ++i) {
-    Vec<T> sum{};
+    T* const c = m.c + i * m.c_row + k;
+    Vec<T> sum = m.add ? load_some(c, rest) : Vec<T>{};
     for (int j = 0; j < m.depth; ++j)
       sum += m.a[i * m.a_row + j * m.a_depth] * load_some(m.b + j * m.b_depth + k, rest);
-    store_some(m.c + i * m.c_row + k, sum, rest);
+    store_some(c, sum, rest);
   }
 }
 

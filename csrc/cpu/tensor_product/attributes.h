@@ -1,0 +1,287 @@
+// Gradients of the product with scalar attributes y and shared weights, where the attributes or what they are contracted
+// with differ from sample to sample: the second derivatives with type embeddings, and the gradient of the embeddings.
+//
+// For one channel u of x, with W = w[u] the matrix [v, k] of a path and g, x those of its degree (components m),
+//     to_x[m] = Σ_k (Σ_v y[v] W[v, k]) g[k, m],    to_y[v] = Σ_k W[v, k] P[k],    to_w[v, k] = Σ_samples y[v] P[k],
+//     P[k] = Σ_m x[m] g[k, m],
+// so that each takes one matrix product for all m together. For scalars, H[v] = Σ_k W[v, k] g[k] serves both of
+// to_x = Σ_v y[v] H[v] and to_y[v] = x H[v]. The threads share the channels u out: each weight is read and each of
+// to_w written once a call, by one thread, while it is in a near cache for all samples.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "cpu/padded.h"
+#include "cpu/scratch.h"
+#include "cpu/tensor_product/kernels.h"
+#include "cpu/tensor_product/product.h"
+
+namespace nf {
+
+template <class T>
+class AttributeGradients {
+ public:
+  // g [batch, dim_out]: the cotangents of all that follows
+  AttributeGradients(const ProductProblem& problem, int64_t batch, const T* g, const Threads& threads)
+      : problem_(problem), kernels_(product_kernels<T>()), lanes_(kernels_.lanes), vectors_(vectors_for(batch, lanes_)),
+        width_(int64_t(vectors_) * lanes_), tiles_((batch + width_ - 1) / width_), batch_(batch), threads_(threads),
+        shares_(share_out()), g_(columns(g, problem.dim_out)) {}
+
+  // to_x [batch, dim_x] = ∂F(·, y, w)/∂x and to_y [batch, dim_y] = ∂F(x, ·, w)/∂y; null: not wanted.
+  void rows(const T* w, const T* x, const T* y, T* to_x, T* to_y) const {
+    const Columns x_columns = to_y ? columns(x, problem_.dim_x) : Columns(0),
+                  y_columns = to_x ? columns(y, problem_.dim_y) : Columns(0);
+    std::vector<Columns> x_sums, y_sums;
+    for (size_t part = 0; part < shares_.size(); ++part) {
+      x_sums.emplace_back(to_x ? size(problem_.dim_x) : 0);
+      y_sums.emplace_back(to_y ? size(problem_.dim_y) : 0);
+    }
+    each_share([&](const Share& share, int64_t part) {
+      if (to_x) std::fill_n(x_sums[part].get(), size(problem_.dim_x), T(0));
+      if (to_y) std::fill_n(y_sums[part].get(), size(problem_.dim_y), T(0));
+      Room room(largest([&](const ProductPath& p) { return int64_t(std::max(p.mul2, p.mul3)) * width_; }), lanes_, problem_);
+      each_channel(share, [&](const ProductPath& p, int64_t u) {
+        for (int64_t tile = 0; tile < tiles_; ++tile) {
+          const auto at = [&](const Columns& c, int64_t dim, int64_t column) {
+            return c.get() + (tile * dim + column) * width_;
+          };
+          const Channel c{p, w + p.w + u * p.mul2 * p.mul3, at(g_, problem_.dim_out, p.out),
+                          to_y ? at(x_columns, problem_.dim_x, p.x + u * p.n1()) : nullptr,
+                          to_x ? at(y_columns, problem_.dim_y, p.y) : nullptr,
+                          to_x ? at(x_sums[part], problem_.dim_x, p.x + u * p.n1()) : nullptr,
+                          to_y ? at(y_sums[part], problem_.dim_y, p.y) : nullptr};
+          p.l1 == 0 ? scalars(c, room) : irreps(c, room);
+        }
+      });
+    });
+    if (to_x) write(x_sums, problem_.dim_x, to_x);
+    if (to_y) write(y_sums, problem_.dim_y, to_y);
+  }
+
+  // dw [dim_w] = ∂F(x, y, ·)/∂w where a path has weights, or with `add` that added.
+  void weights(const T* x, const T* y, T* dw, bool add) const {
+    const Columns x_columns = columns(x, problem_.dim_x), y_columns = columns(y, problem_.dim_y);
+    const int64_t samples = tiles_ * width_, block = std::max<int64_t>(1, kDepth / width_) * width_;
+    const Scratch<T> y_rows = by_component(y_columns, problem_.dim_y);
+    each_share([&](const Share& share, int64_t) {
+      Room room(largest([&](const ProductPath& p) { return p.mul3 * width_; }), lanes_, problem_);
+      const Scratch<T> pairs(largest([&](const ProductPath& p) { return p.l1 == 0 ? p.mul2 * block : 0; })),
+          products(samples * largest([&](const ProductPath& p) { return padded(p.mul3, lanes_); })),
+          sums(largest([&](const ProductPath& p) { return p.mul2 * padded(p.mul3, lanes_); }));
+      const ProductPath* last = nullptr;
+      each_channel(share, [&](const ProductPath& p, int64_t u) {
+        const int64_t stride = padded(p.mul3, lanes_);
+        const bool direct = stride == p.mul3;
+        T* const matrix = dw + p.w + u * p.mul2 * p.mul3;
+        T* const to = direct ? matrix : sums.get();
+        if (p.l1 == 0 && last != &p) products_with(p, nullptr, room, products.get());  // P / x: the same for all channels
+        last = &p;
+        const T* const x_of_channel = x_columns.get() + (p.x + u * p.n1()) * width_;
+        if (p.l1 > 0) products_with(p, x_of_channel, room, products.get());
+        for (int64_t first = 0; first < samples; first += block) {
+          const int64_t count = std::min(block, samples - first);
+          const T* left = y_rows.get() + p.y * samples + first;
+          int64_t left_row = samples;
+          if (p.l1 == 0) {
+            for (int64_t s = 0; s < count; s += width_) {
+              const int64_t tile = (first + s) / width_;
+              couple({0, 0, 0}, p.mul2, y_columns.get() + (tile * problem_.dim_y + p.y) * width_, width_,
+                     x_of_channel + tile * problem_.dim_x * width_, 0, pairs.get() + s, block, false, p.coefficient, room);
+            }
+            left = pairs.get();
+            left_row = block;
+          }
+          kernels_.multiply({p.mul2, int(count), int(stride / lanes_), left, left_row, 1, false,
+                             products.get() + first * stride, stride, to, stride, first > 0 || (add && direct)});
+        }
+        if (direct) return;
+        for (int v = 0; v < p.mul2; ++v)
+          for (int k = 0; k < p.mul3; ++k) {
+            T& sum = matrix[v * p.mul3 + k];
+            sum = (add ? sum : T(0)) + to[v * stride + k];
+          }
+      });
+    });
+  }
+
+ private:
+  static constexpr int kMaxVectors = 4;
+  static constexpr int64_t kDepth = 128;             // samples of a matrix product that sums over them
+  static constexpr int64_t kWorkPerThread = 1 << 17;  // multiplications that are worth waking a thread for
+
+  using Columns = Scratch<T>;  // [tile][column][width]
+
+  // Channels u of the paths, counted through.
+  struct Share {
+    int64_t begin, end;
+  };
+
+  // Working memory of a thread.
+  struct Room {
+    Scratch<T> columns, coupling;
+    Room(int64_t size, int lanes, const ProductProblem& problem) : columns(size), coupling(entries(problem) * lanes) {}
+    static int64_t entries(const ProductProblem& problem) {
+      int64_t most = 0;
+      for (const ProductPath& p : problem.paths) most = std::max<int64_t>(most, p.n1());
+      return most;
+    }
+  };
+
+  // One channel of x with a tile of samples: where its operands begin.
+  struct Channel {
+    const ProductPath& path;
+    const T *w, *g, *x, *y;
+    T *to_x, *to_y;
+  };
+
+  void scalars(const Channel& c, const Room& room) const {
+    const ProductPath& p = c.path;
+    T* const h = room.columns.get();
+    kernels_.multiply({p.mul2, p.mul3, vectors_, c.w, p.mul3, 1, false, c.g, width_, h, width_, false});
+    if (c.to_x) couple({0, 0, 0}, p.mul2, h, width_, c.y, width_, c.to_x, 0, true, p.coefficient, room);
+    if (c.to_y) couple({0, 0, 0}, p.mul2, h, width_, c.x, 0, c.to_y, width_, true, p.coefficient, room);
+  }
+
+  void irreps(const Channel& c, const Room& room) const {
+    const ProductPath& p = c.path;
+    const int64_t step = p.n3() * width_;
+    T* const columns = room.columns.get();
+    if (c.to_x) {
+      kernels_.multiply({p.mul3, p.mul2, vectors_, c.w, 1, p.mul3, false, c.y, width_, columns, width_, false});
+      couple({p.l3, 0, p.l1}, p.mul3, c.g, step, columns, width_, c.to_x, 0, true, p.coefficient, room);
+    }
+    if (c.to_y) {
+      couple({p.l3, p.l1, 0}, p.mul3, c.g, step, c.x, 0, columns, width_, false, p.coefficient, room);
+      kernels_.multiply({p.mul2, p.mul3, vectors_, c.w, p.mul3, 1, false, columns, width_, c.to_y, width_, true});
+    }
+  }
+
+  // P of all samples, rows [sample][padded mul3]; without x, of scalars, g alone.
+  void products_with(const ProductPath& p, const T* x, const Room& room, T* rows) const {
+    for (int64_t tile = 0; tile < tiles_; ++tile, rows += width_ * padded(p.mul3, lanes_)) {
+      const T* const g = g_.get() + (tile * problem_.dim_out + p.out) * width_;
+      if (x)
+        couple({p.l3, p.l1, 0}, p.mul3, g, p.n3() * width_, x + tile * problem_.dim_x * width_, 0, room.columns.get(), width_,
+               false, p.coefficient, room);
+      kernels_.to_rows(x ? room.columns.get() : g, width_, p.mul3, vectors_, rows);
+    }
+  }
+
+  // t (+)= coefficient · (a ⊗ b), as in Run; b at rest where its step is 0
+  void couple(const std::array<int, 3>& l, int count, const T* a, int64_t step_a, const T* b, int64_t step_b, T* t,
+              int64_t step_t, bool add, double coefficient, const Room& room) const {
+    const bool compiled = std::max({l[0], l[1], l[2]}) <= kMaxL;
+    const Run<T> run{count, vectors_, a, b, t, step_a, step_b, step_t, nullptr, 0, false, add, T(coefficient),
+                     compiled ? nullptr : &coupling(l[0], l[1], l[2]), room.coupling.get()};
+    compiled ? kernels_.couple[l[0]][l[1]][l[2]](run) : kernels_.couple_any(run);
+  }
+
+  // --- rows and columns ---
+
+  int64_t size(int64_t dim) const { return tiles_ * dim * width_; }
+
+  Columns columns(const T* rows, int64_t dim) const {
+    Columns result(size(dim));
+    const Scratch<T> zeros(dim);
+    std::fill_n(zeros.get(), dim, T(0));
+    threads_.parallel(tiles_, tiles_a_task(dim), [&](int64_t begin, int64_t end) {
+      std::vector<const T*> from(width_);
+      for (int64_t tile = begin; tile < end; ++tile) {
+        for (int64_t s = 0; s < width_; ++s)
+          from[s] = tile * width_ + s < batch_ ? rows + (tile * width_ + s) * dim : zeros.get();
+        kernels_.read(from.data(), 0, int(dim), vectors_, result.get() + tile * dim * width_);
+      }
+    });
+    return result;
+  }
+
+  // [component][sample]
+  Scratch<T> by_component(const Columns& columns, int64_t dim) const {
+    Scratch<T> result(size(dim));
+    for (int64_t tile = 0; tile < tiles_; ++tile)
+      for (int64_t c = 0; c < dim; ++c)
+        std::copy_n(columns.get() + (tile * dim + c) * width_, width_, result.get() + (c * tiles_ + tile) * width_);
+    return result;
+  }
+
+  // The sum of what the threads found, in their order.
+  void write(const std::vector<Columns>& sums, int64_t dim, T* rows) const {
+    threads_.parallel(tiles_, tiles_a_task(dim), [&](int64_t begin, int64_t end) {
+      std::vector<T*> to(width_);
+      for (int64_t tile = begin; tile < end; ++tile) {
+        T* const total = sums[0].get() + tile * dim * width_;
+        for (size_t part = 1; part < sums.size(); ++part)
+          for (int64_t i = 0; i < dim * width_; ++i) total[i] += sums[part].get()[tile * dim * width_ + i];
+        const int64_t count = std::min(width_, batch_ - tile * width_);
+        for (int64_t s = 0; s < count; ++s) to[s] = rows + (tile * width_ + s) * dim;
+        kernels_.write(total, 0, int(dim), vectors_, to.data(), int(count));
+      }
+    });
+  }
+
+  int64_t tiles_a_task(int64_t dim) const { return std::max<int64_t>(1, 16384 / std::max<int64_t>(dim * width_, 1)); }
+
+  // --- who does what ---
+
+  // As wide as there are samples for: a weight is read once for all of a tile.
+  static int vectors_for(int64_t batch, int lanes) {
+    int vectors = 1;
+    while (vectors < kMaxVectors && batch > int64_t(vectors) * lanes) vectors *= 2;
+    return vectors;
+  }
+
+  // Parts of about the same number of weights.
+  std::vector<Share> share_out() const {
+    int64_t weights = 0, channels = 0;
+    for (const ProductPath& p : problem_.paths) weights += p.weights(), channels += p.mul1;
+    const int64_t parts = std::min<int64_t>({threads_.count, 1 + weights * batch_ / kWorkPerThread, std::max<int64_t>(channels, 1)});
+    std::vector<Share> shares;
+    int64_t seen = 0, channel = 0, begin = 0;
+    for (const ProductPath& p : problem_.paths)
+      for (int u = 0; u < p.mul1; ++u, ++channel) {
+        seen += int64_t(p.mul2) * p.mul3;
+        if (seen * parts >= weights * int64_t(shares.size() + 1)) {
+          shares.push_back({begin, channel + 1});
+          begin = channel + 1;
+        }
+      }
+    if (shares.empty()) shares.push_back({0, 0});
+    return shares;
+  }
+
+  template <class Body>
+  void each_share(const Body& body) const {
+    threads_.parallel(int64_t(shares_.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) body(shares_[part], part);
+    });
+  }
+
+  template <class Body>
+  void each_channel(const Share& share, const Body& body) const {
+    int64_t first = 0;
+    for (const ProductPath& p : problem_.paths) {
+      for (int64_t c = std::max(share.begin, first); c < std::min(share.end, first + p.mul1); ++c) body(p, c - first);
+      first += p.mul1;
+    }
+  }
+
+  template <class Size>
+  int64_t largest(const Size& size) const {
+    int64_t most = 0;
+    for (const ProductPath& p : problem_.paths) most = std::max<int64_t>(most, size(p));
+    return most;
+  }
+
+  const ProductProblem& problem_;
+  const ProductKernels<T>& kernels_;
+  int lanes_, vectors_;
+  int64_t width_, tiles_, batch_;
+  const Threads& threads_;
+  std::vector<Share> shares_;
+  Columns g_;
+};
+
+}  // namespace nf
