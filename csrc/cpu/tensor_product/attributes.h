@@ -43,17 +43,23 @@ class AttributeGradients {
       if (to_x) std::fill_n(x_sums[part].get(), size(problem_.dim_x), T(0));
       if (to_y) std::fill_n(y_sums[part].get(), size(problem_.dim_y), T(0));
       Room room(largest([&](const ProductPath& p) { return int64_t(std::max(p.mul2, p.mul3)) * width_; }), lanes_, problem_);
-      each_channel(share, [&](const ProductPath& p, int64_t u) {
-        for (int64_t tile = 0; tile < tiles_; ++tile) {
+      each_run(share, [&](const ProductPath& p, int64_t begin, int64_t end) {
+        const int64_t matrix = int64_t(p.mul2) * p.mul3;
+        const T* const next = w + p.w + end * matrix;  // as a rule the weights of the next run
+        const int64_t ahead = matrix * kRun / (tiles_ * (end - begin)) + 1;
+        for (int64_t tile = 0, step = 0; tile < tiles_; ++tile) {
           const auto at = [&](const Columns& c, int64_t dim, int64_t column) {
             return c.get() + (tile * dim + column) * width_;
           };
-          const Channel c{p, w + p.w + u * p.mul2 * p.mul3, at(g_, problem_.dim_out, p.out),
-                          to_y ? at(x_columns, problem_.dim_x, p.x + u * p.n1()) : nullptr,
-                          to_x ? at(y_columns, problem_.dim_y, p.y) : nullptr,
-                          to_x ? at(x_sums[part], problem_.dim_x, p.x + u * p.n1()) : nullptr,
-                          to_y ? at(y_sums[part], problem_.dim_y, p.y) : nullptr};
-          p.l1 == 0 ? scalars(c, room) : irreps(c, room);
+          for (int64_t u = begin; u < end; ++u, ++step) {
+            prefetch(next + step * ahead, ahead);
+            const Channel c{p, w + p.w + u * matrix, at(g_, problem_.dim_out, p.out),
+                            to_y ? at(x_columns, problem_.dim_x, p.x + u * p.n1()) : nullptr,
+                            to_x ? at(y_columns, problem_.dim_y, p.y) : nullptr,
+                            to_x ? at(x_sums[part], problem_.dim_x, p.x + u * p.n1()) : nullptr,
+                            to_y ? at(y_sums[part], problem_.dim_y, p.y) : nullptr};
+            p.l1 == 0 ? scalars(c, room) : irreps(c, room);
+          }
         }
       });
     });
@@ -61,54 +67,55 @@ class AttributeGradients {
     if (to_y) write(y_sums, problem_.dim_y, to_y);
   }
 
-  // dw [dim_w] = ∂F(x, y, ·)/∂w where a path has weights, or with `add` that added.
-  void weights(const T* x, const T* y, T* dw, bool add) const {
+  // dw [dim_w] = ∂F(x, y, ·)/∂w where a path has weights. `more(number of the path, u)` is called when the weights of a channel are
+  // done and may add to them while they are in a near cache.
+  template <class More>
+  void weights(const T* x, const T* y, T* dw, const More& more) const {
     const Columns x_columns = columns(x, problem_.dim_x), y_columns = columns(y, problem_.dim_y);
-    const int64_t samples = tiles_ * width_, block = std::max<int64_t>(1, kDepth / width_) * width_;
+    const int64_t samples = tiles_ * width_, block = std::min(samples, std::max<int64_t>(1, kDepth / width_) * width_);
     const Scratch<T> y_rows = by_component(y_columns, problem_.dim_y);
     each_share([&](const Share& share, int64_t) {
+      const auto matrix_row = [&](const ProductPath& p) { return padded(p.mul3, lanes_); };
       Room room(largest([&](const ProductPath& p) { return p.mul3 * width_; }), lanes_, problem_);
       const Scratch<T> pairs(largest([&](const ProductPath& p) { return p.l1 == 0 ? p.mul2 * block : 0; })),
-          products(samples * largest([&](const ProductPath& p) { return padded(p.mul3, lanes_); })),
-          sums(largest([&](const ProductPath& p) { return p.mul2 * padded(p.mul3, lanes_); }));
-      const ProductPath* last = nullptr;
-      each_channel(share, [&](const ProductPath& p, int64_t u) {
-        const int64_t stride = padded(p.mul3, lanes_);
-        const bool direct = stride == p.mul3;
-        T* const matrix = dw + p.w + u * p.mul2 * p.mul3;
-        T* const to = direct ? matrix : sums.get();
-        if (p.l1 == 0 && last != &p) products_with(p, nullptr, room, products.get());  // P / x: the same for all channels
-        last = &p;
-        const T* const x_of_channel = x_columns.get() + (p.x + u * p.n1()) * width_;
-        if (p.l1 > 0) products_with(p, x_of_channel, room, products.get());
+          products(largest([&](const ProductPath& p) { return matrix_row(p) * (p.l1 == 0 ? samples : block); })),
+          sums(kRun * largest([&](const ProductPath& p) { return p.mul2 * matrix_row(p); }));
+      each_run(share, [&](const ProductPath& p, int64_t begin, int64_t end) {
+        const int64_t row = matrix_row(p), size = p.mul2 * row;
+        const bool direct = row == p.mul3;
+        if (p.l1 == 0) to_rows(p, nullptr, 0, samples, room, products.get());
         for (int64_t first = 0; first < samples; first += block) {
           const int64_t count = std::min(block, samples - first);
-          const T* left = y_rows.get() + p.y * samples + first;
-          int64_t left_row = samples;
-          if (p.l1 == 0) {
-            for (int64_t s = 0; s < count; s += width_) {
-              const int64_t tile = (first + s) / width_;
-              couple({0, 0, 0}, p.mul2, y_columns.get() + (tile * problem_.dim_y + p.y) * width_, width_,
-                     x_of_channel + tile * problem_.dim_x * width_, 0, pairs.get() + s, block, false, p.coefficient, room);
+          for (int64_t u = begin; u < end; ++u) {
+            T* const to = direct ? dw + p.w + u * size : sums.get() + (u - begin) * size;
+            const T* const x_of_channel = x_columns.get() + (p.x + u * p.n1()) * width_;
+            MatrixProduct<T> product{p.mul2, int(count), int(row / lanes_), y_rows.get() + p.y * samples + first, samples, 1,
+                                     false, products.get(), row, to, row, first > 0};
+            if (p.l1 == 0) {
+              multiply_pairs(p, x_of_channel, y_columns, first, count, pairs.get(), block, room);
+              product.a = pairs.get();
+              product.a_row = block;
+              product.b += first * row;
+            } else {
+              to_rows(p, x_of_channel, first, count, room, products.get());
             }
-            left = pairs.get();
-            left_row = block;
+            kernels_.multiply(product);
           }
-          kernels_.multiply({p.mul2, int(count), int(stride / lanes_), left, left_row, 1, false,
-                             products.get() + first * stride, stride, to, stride, first > 0 || (add && direct)});
         }
-        if (direct) return;
-        for (int v = 0; v < p.mul2; ++v)
-          for (int k = 0; k < p.mul3; ++k) {
-            T& sum = matrix[v * p.mul3 + k];
-            sum = (add ? sum : T(0)) + to[v * stride + k];
-          }
+        for (int64_t u = begin; u < end; ++u) {
+          T* const to = dw + p.w + u * p.mul2 * p.mul3;
+          for (int v = 0; !direct && v < p.mul2; ++v)
+            std::copy_n(sums.get() + (u - begin) * size + v * row, p.mul3, to + v * p.mul3);
+          more(size_t(&p - problem_.paths.data()), u);
+        }
       });
     });
   }
 
  private:
   static constexpr int kMaxVectors = 4;
+  static constexpr int64_t kRun = 4;  // channels
+  static constexpr int64_t kCacheLine = 64;
   static constexpr int64_t kDepth = 128;             // samples of a matrix product that sums over them
   static constexpr int64_t kWorkPerThread = 1 << 17;  // multiplications that are worth waking a thread for
 
@@ -137,12 +144,15 @@ class AttributeGradients {
     T *to_x, *to_y;
   };
 
+  static void prefetch(const T* p, int64_t count) {
+    for (int64_t i = 0; i < count; i += kCacheLine / int64_t(sizeof(T))) __builtin_prefetch(p + i, 0, 2);
+  }
+
   void scalars(const Channel& c, const Room& room) const {
     const ProductPath& p = c.path;
     T* const h = room.columns.get();
     kernels_.multiply({p.mul2, p.mul3, vectors_, c.w, p.mul3, 1, false, c.g, width_, h, width_, false});
-    if (c.to_x) couple({0, 0, 0}, p.mul2, h, width_, c.y, width_, c.to_x, 0, true, p.coefficient, room);
-    if (c.to_y) couple({0, 0, 0}, p.mul2, h, width_, c.x, 0, c.to_y, width_, true, p.coefficient, room);
+    kernels_.scalar_channel({p.mul2, vectors_, h, c.x, c.y, c.to_x, c.to_y, T(p.coefficient)});
   }
 
   void irreps(const Channel& c, const Room& room) const {
@@ -159,14 +169,24 @@ class AttributeGradients {
     }
   }
 
-  // P of all samples, rows [sample][padded mul3]; without x, of scalars, g alone.
-  void products_with(const ProductPath& p, const T* x, const Room& room, T* rows) const {
-    for (int64_t tile = 0; tile < tiles_; ++tile, rows += width_ * padded(p.mul3, lanes_)) {
+  // P of the samples from `first` on, rows [sample][padded mul3]; without x, of scalars, g alone.
+  void to_rows(const ProductPath& p, const T* x, int64_t first, int64_t count, const Room& room, T* rows) const {
+    for (int64_t tile = first / width_; tile * width_ < first + count; ++tile, rows += width_ * padded(p.mul3, lanes_)) {
       const T* const g = g_.get() + (tile * problem_.dim_out + p.out) * width_;
       if (x)
         couple({p.l3, p.l1, 0}, p.mul3, g, p.n3() * width_, x + tile * problem_.dim_x * width_, 0, room.columns.get(), width_,
                false, p.coefficient, room);
       kernels_.to_rows(x ? room.columns.get() : g, width_, p.mul3, vectors_, rows);
+    }
+  }
+
+  // pairs [v][sample] = y[v] x of the samples from `first` on, rows `row` elements apart
+  void multiply_pairs(const ProductPath& p, const T* x, const Columns& y, int64_t first, int64_t count, T* pairs, int64_t row,
+                      const Room& room) const {
+    for (int64_t s = 0; s < count; s += width_) {
+      const int64_t tile = (first + s) / width_;
+      couple({0, 0, 0}, p.mul2, y.get() + (tile * problem_.dim_y + p.y) * width_, width_, x + tile * problem_.dim_x * width_, 0,
+             pairs + s, row, false, p.coefficient, room);
     }
   }
 
@@ -259,11 +279,13 @@ class AttributeGradients {
     });
   }
 
+  // body(path, begin, end) for channels of a path whose operands and weights stay in the second-level cache.
   template <class Body>
-  void each_channel(const Share& share, const Body& body) const {
+  void each_run(const Share& share, const Body& body) const {
     int64_t first = 0;
     for (const ProductPath& p : problem_.paths) {
-      for (int64_t c = std::max(share.begin, first); c < std::min(share.end, first + p.mul1); ++c) body(p, c - first);
+      const int64_t begin = std::max(share.begin - first, int64_t(0)), end = std::min(share.end - first, int64_t(p.mul1));
+      for (int64_t u = begin; u < end; u += kRun) body(p, u, std::min(u + kRun, end));
       first += p.mul1;
     }
   }

@@ -61,6 +61,30 @@ void sum_samples(const T* columns, int64_t count, int vectors, T* sums) {
   }
 }
 
+template <class T, bool to_x, bool to_y>
+void scalar_channel_of(const ScalarChannel<T>& c) {
+  const int64_t width = int64_t(c.vectors) * kLanes<T>;
+  for (int64_t s = 0; s < width; s += kLanes<T>) {
+    Vec<T> x{}, sums[4]{};  // the sum in parts that do not wait for each other
+    if constexpr (to_y) x = load(c.x + s) * c.coefficient;
+    for (int i = 0; i < c.count; ++i) {
+      const Vec<T> h = load(c.h + i * width + s);
+      if constexpr (to_x) sums[i % 4] += load(c.y + i * width + s) * h;
+      if constexpr (to_y) store(c.to_y + i * width + s, load(c.to_y + i * width + s) + x * h);
+    }
+    if constexpr (to_x)
+      store(c.to_x + s, load(c.to_x + s) + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * c.coefficient);
+  }
+}
+
+template <class T>
+void scalar_channel(const ScalarChannel<T>& c) {
+  if (c.to_x)
+    c.to_y ? scalar_channel_of<T, true, true>(c) : scalar_channel_of<T, true, false>(c);
+  else if (c.to_y)
+    scalar_channel_of<T, false, true>(c);
+}
+
 template <class T>
 ProductKernels<T> make() {
   ProductKernels<T> kernels{};
@@ -69,6 +93,7 @@ ProductKernels<T> make() {
   kernels.multiply = multiply<T>;
   kernels.mix_rows = mix_rows<T>;
   kernels.dots = dots<T>;
+  kernels.scalar_channel = scalar_channel<T>;
   kernels.read = read<T>;
   kernels.write = write<T>;
   kernels.to_rows = to_rows<T>;

@@ -70,6 +70,15 @@ struct Dots {
   bool add;
 };
 
+// to_x += coefficient · Σ_i y[i] h[i] and to_y[i] += coefficient · x h[i] for i < count: columns; null: not wanted.
+template <class T>
+struct ScalarChannel {
+  int count, vectors;
+  const T *h, *x, *y;
+  T *to_x, *to_y;
+  T coefficient;
+};
+
 template <class T>
 struct ProductKernels {
   int lanes;
@@ -78,6 +87,7 @@ struct ProductKernels {
   void (*multiply)(const MatrixProduct<T>&);
   void (*mix_rows)(const RowMixture<T>&);
   void (*dots)(const Dots<T>&);
+  void (*scalar_channel)(const ScalarChannel<T>&);
 
   // `count` elements from `column` on of vectors · lanes rows -> columns[count][vectors · lanes]
   void (*read)(const T* const* rows, int64_t column, int count, int vectors, T* columns);

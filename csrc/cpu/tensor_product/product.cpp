@@ -100,38 +100,41 @@ bool has_distinct_attributes(const ProductProblem& problem, const ProductOperand
          problem.has_scalar_attributes();
 }
 
-// With `add_w` the gradient of weights that all samples share is added to what grad.w holds; the rest is written.
+// The gradients of x, where wanted, and of the contracted weights.
 template <class T>
-void gradient(const ProductProblem& problem, const ProductOperands<T>& in, const T* g, const ProductGradients<T>& grad,
-              bool add_w, const Threads& threads) {
-  if (grad.x) std::fill_n(grad.x, in.rows_x == 1 ? problem.dim_x : 0, T(0));
-  if (grad.y) std::fill_n(grad.y, in.rows_y == 1 ? problem.dim_y : 0, T(0));
-  const auto rows = grad.x || grad.w ? repeated_rows(problem, in) : std::nullopt;
-  const bool distinct = has_distinct_attributes(problem, in);
-  // with scalar attributes each weight's gradient is written once, else it is summed
-  if (grad.w && !add_w && !((rows || distinct) && problem.all_weights_used()))
-    std::fill_n(grad.w, in.rows_w * problem.dim_w, T(0));
-  if (in.batch == 0) return;
-  if (!rows && !distinct) return run_gradient(plan(problem, in, threads), g, grad, threads);
+Scratch<T> contracted_gradient(const ContractedWeights<T>& weights, const ProductOperands<T>& in, const EqualRows& rows,
+                               const T* g, T* to_x, bool want_w, const Threads& threads) {
+  const Scratch<T> w = to_x ? weights.contract(in.w, threads) : Scratch<T>(0);
+  const int64_t size = want_w ? weights.groups() * weights.problem().dim_w : 0;
+  Scratch<T> dw(size);
+  std::fill_n(dw.get(), size, T(0));
+  run_gradient(plan(weights.problem(), contracted(in, w.get()), threads, &rows), g,
+               {to_x, nullptr, want_w ? dw.get() : nullptr}, threads);
+  return dw;
+}
 
-  if (rows && (grad.x || grad.w)) {
+template <class T>
+void gradient(const ProductProblem& problem, const ProductOperands<T>& in, const T* g, const ProductGradients<T>& to,
+              const Threads& threads) {
+  const auto rows = to.x || to.w ? repeated_rows(problem, in) : std::nullopt;
+  const bool distinct = has_distinct_attributes(problem, in);
+  if (to.x) std::fill_n(to.x, in.rows_x == 1 ? problem.dim_x : 0, T(0));
+  if (to.y) std::fill_n(to.y, in.rows_y == 1 ? problem.dim_y : 0, T(0));
+  // with scalar attributes each weight's gradient is written once, else it is summed
+  if (to.w && !((rows || distinct) && problem.all_weights_used())) std::fill_n(to.w, in.rows_w * problem.dim_w, T(0));
+  if (in.batch == 0) return;
+  ProductGradients<T> left = to;
+  if (rows) {
     const ContractedWeights<T> weights(problem, in, *rows);
-    const Scratch<T> w = grad.x ? weights.contract(in.w, threads) : Scratch<T>(0);
-    const int64_t size = weights.groups() * weights.problem().dim_w;
-    Scratch<T> dw(size);
-    std::fill_n(dw.get(), size, T(0));
-    run_gradient(plan(weights.problem(), contracted(in, w.get()), threads, &*rows), g,
-                 {grad.x, nullptr, grad.w ? dw.get() : nullptr}, threads);
-    if (grad.w) weights.spread(dw.get(), grad.w, add_w, threads);
+    const Scratch<T> dw = contracted_gradient(weights, in, *rows, g, to.x, to.w, threads);
+    if (to.w) weights.spread(dw.get(), to.w, threads);
+    left.x = left.w = nullptr;
   }
-  const ProductGradients<T> left{rows ? nullptr : grad.x, grad.y, rows ? nullptr : grad.w};
-  if (!distinct) {
-    if (left.y) run_gradient(plan(problem, in, threads), g, left, threads);
-  } else if (left.x || left.y || left.w) {
-    const AttributeGradients<T> attributes(problem, in.batch, g, threads);
-    if (left.x || left.y) attributes.rows(in.w, in.x, in.y, left.x, left.y);
-    if (left.w) attributes.weights(in.x, in.y, left.w, add_w);
-  }
+  if (!left.x && !left.y && !left.w) return;
+  if (!distinct) return run_gradient(plan(problem, in, threads), g, left, threads);
+  const AttributeGradients<T> attributes(problem, in.batch, g, threads);
+  if (left.x || left.y) attributes.rows(in.w, in.x, in.y, left.x, left.y);
+  if (left.w) attributes.weights(in.x, in.y, left.w, [](size_t, int64_t) {});
 }
 
 // Takes the terms of a sum one by one: the first is written where the sum belongs, the others are added to it.
@@ -196,41 +199,50 @@ void tensor_product_tangent(const ProductProblem& problem, const ProductOperands
 template <class T>
 void tensor_product_gradient(const ProductProblem& problem, const ProductOperands<T>& in, const T* g,
                              const ProductGradients<T>& grad, const Threads& threads) {
-  gradient(problem, in, g, grad, false, threads);
+  gradient(problem, in, g, grad, threads);
 }
 
 template <class T>
 void tensor_product_gradient_tangent(const ProductProblem& problem, const ProductOperands<T>& in,
                                      const ProductTangent<T>& along, const T* g, const ProductGradients<T>& grad,
                                      const Threads& threads) {
-  Sum<T> x(grad.x, in.rows_x * problem.dim_x, threads), y(grad.y, in.rows_y * problem.dim_y, threads),
-      w(grad.w, in.rows_w * problem.dim_w, threads);
-  const bool together = (along.x || along.y) && has_distinct_attributes(problem, in);
-  if (together) {  // the weights are read once for both
-    T *const to_x = along.y ? x.term() : nullptr, *const to_y = along.x ? y.term() : nullptr;
-    if (to_x || to_y) AttributeGradients<T>(problem, in.batch, g, threads).rows(in.w, along.x, along.y, to_x, to_y);
-    if (to_x) x.add();
-    if (to_y) y.add();
-  }
-  // one operand replaced by its tangent: the gradients of the others that are not known yet
-  const auto replaced = [&](const ProductProblem& paths, const ProductOperands<T>& operands, Sum<T>* first, Sum<T>* second,
-                            bool to_w) {
-    const ProductGradients<T> to{first ? first->term() : nullptr, second ? second->term() : nullptr,
-                                 !to_w             ? nullptr
-                                 : in.rows_w == 1 ? grad.w  // the gradient adds to it by itself
-                                                  : w.term()};
-    if (!to.x && !to.y && !to.w) return;
-    gradient(paths, operands, g, to, in.rows_w == 1 && w.started(), threads);
-    if (to.x) first->add();
-    if (to.y) second->add();
-    if (to.w) w.add();
-  };
   const auto with = [&](const T* x, const T* y, const T* w) {
     return ProductOperands<T>{in.batch, in.rows_x, in.rows_y, in.rows_w, x, y, w};
   };
-  if (along.x) replaced(problem, with(along.x, in.y, in.w), nullptr, together ? nullptr : &y, true);
-  if (along.y) replaced(problem, with(in.x, along.y, in.w), together ? nullptr : &x, nullptr, true);
-  if (along.w) replaced(problem.weighted(), with(in.x, in.y, along.w), &x, &y, false);
+  Sum<T> x(grad.x, in.rows_x * problem.dim_x, threads), y(grad.y, in.rows_y * problem.dim_y, threads),
+      w(grad.w, in.rows_w * problem.dim_w, threads);
+  if (along.x && along.y && has_distinct_attributes(problem, in)) {  // each weight is read, and written, once
+    const AttributeGradients<T> attributes(problem, in.batch, g, threads);
+    if (grad.x || grad.y) attributes.rows(in.w, along.x, along.y, x.term(), y.term());
+    const auto rows = grad.w ? repeated_rows(problem, in) : std::nullopt;
+    if (grad.w && !(rows && problem.all_weights_used())) std::fill_n(grad.w, problem.dim_w, T(0));
+    if (rows) {
+      const ContractedWeights<T> weights(problem, in, *rows);
+      const Scratch<T> dw =
+          contracted_gradient(weights, with(along.x, in.y, in.w), *rows, g, static_cast<T*>(nullptr), true, threads);
+      attributes.weights(in.x, along.y, grad.w,
+                         [&](size_t path, int64_t u) { weights.spread(path, u, dw.get(), grad.w, true); });
+    } else if (grad.w) {
+      attributes.weights(in.x, along.y, w.term(), [](size_t, int64_t) {});
+      w.add();
+      attributes.weights(along.x, in.y, w.term(), [](size_t, int64_t) {});
+    }
+    for (Sum<T>* sum : {&x, &y, &w}) sum->add();
+  } else {
+    // one operand replaced by its tangent: the gradients of the others
+    const auto replaced = [&](const ProductOperands<T>& operands, Sum<T>& one, bool first) {
+      gradient(problem, operands, g, {first ? nullptr : one.term(), first ? one.term() : nullptr, w.term()}, threads);
+      one.add();
+      w.add();
+    };
+    if (along.x) replaced(with(along.x, in.y, in.w), y, true);
+    if (along.y) replaced(with(in.x, along.y, in.w), x, false);
+  }
+  if (along.w) {
+    gradient(problem.weighted(), with(in.x, in.y, along.w), g, {x.term(), y.term(), nullptr}, threads);
+    x.add();
+    y.add();
+  }
   for (Sum<T>* sum : {&x, &y, &w}) sum->finish();
 }
 
