@@ -10,7 +10,7 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -42,7 +42,7 @@ class AttributeGradients {
     each_share([&](const Share& share, int64_t part) {
       if (to_x) std::fill_n(x_sums[part].get(), size(problem_.dim_x), T(0));
       if (to_y) std::fill_n(y_sums[part].get(), size(problem_.dim_y), T(0));
-      Room room(largest([&](const ProductPath& p) { return int64_t(std::max(p.mul2, p.mul3)) * width_; }), lanes_, problem_);
+      const Scratch<T> room(largest([&](const ProductPath& p) { return std::max(p.mul2, p.mul3) * width_; }));
       each_run(share, [&](const ProductPath& p, int64_t begin, int64_t end) {
         const int64_t matrix = int64_t(p.mul2) * p.mul3;
         const T* const next = w + p.w + end * matrix;  // as a rule the weights of the next run
@@ -58,7 +58,7 @@ class AttributeGradients {
                             to_x ? at(y_columns, problem_.dim_y, p.y) : nullptr,
                             to_x ? at(x_sums[part], problem_.dim_x, p.x + u * p.n1()) : nullptr,
                             to_y ? at(y_sums[part], problem_.dim_y, p.y) : nullptr};
-            p.l1 == 0 ? scalars(c, room) : irreps(c, room);
+            p.l1 == 0 ? scalars(c, room.get()) : irreps(c, room.get());
           }
         }
       });
@@ -76,14 +76,14 @@ class AttributeGradients {
     const Scratch<T> y_rows = by_component(y_columns, problem_.dim_y);
     each_share([&](const Share& share, int64_t) {
       const auto matrix_row = [&](const ProductPath& p) { return padded(p.mul3, lanes_); };
-      Room room(largest([&](const ProductPath& p) { return p.mul3 * width_; }), lanes_, problem_);
-      const Scratch<T> pairs(largest([&](const ProductPath& p) { return p.l1 == 0 ? p.mul2 * block : 0; })),
+      const Scratch<T> room(largest([&](const ProductPath& p) { return p.mul3 * width_; })),
+          pairs(largest([&](const ProductPath& p) { return p.l1 == 0 ? p.mul2 * block : 0; })),
           products(largest([&](const ProductPath& p) { return matrix_row(p) * (p.l1 == 0 ? samples : block); })),
           sums(kRun * largest([&](const ProductPath& p) { return p.mul2 * matrix_row(p); }));
       each_run(share, [&](const ProductPath& p, int64_t begin, int64_t end) {
         const int64_t row = matrix_row(p), size = p.mul2 * row;
         const bool direct = row == p.mul3;
-        if (p.l1 == 0) to_rows(p, nullptr, 0, samples, room, products.get());
+        if (p.l1 == 0) to_rows(p, nullptr, 0, samples, room.get(), products.get());
         for (int64_t first = 0; first < samples; first += block) {
           const int64_t count = std::min(block, samples - first);
           for (int64_t u = begin; u < end; ++u) {
@@ -92,12 +92,12 @@ class AttributeGradients {
             MatrixProduct<T> product{p.mul2, int(count), int(row / lanes_), y_rows.get() + p.y * samples + first, samples, 1,
                                      false, products.get(), row, to, row, first > 0};
             if (p.l1 == 0) {
-              multiply_pairs(p, x_of_channel, y_columns, first, count, pairs.get(), block, room);
+              multiply_pairs(p, x_of_channel, y_columns, first, count, pairs.get(), block);
               product.a = pairs.get();
               product.a_row = block;
               product.b += first * row;
             } else {
-              to_rows(p, x_of_channel, first, count, room, products.get());
+              to_rows(p, x_of_channel, first, count, room.get(), products.get());
             }
             kernels_.multiply(product);
           }
@@ -126,17 +126,6 @@ class AttributeGradients {
     int64_t begin, end;
   };
 
-  // Working memory of a thread.
-  struct Room {
-    Scratch<T> columns, coupling;
-    Room(int64_t size, int lanes, const ProductProblem& problem) : columns(size), coupling(entries(problem) * lanes) {}
-    static int64_t entries(const ProductProblem& problem) {
-      int64_t most = 0;
-      for (const ProductPath& p : problem.paths) most = std::max<int64_t>(most, p.n1());
-      return most;
-    }
-  };
-
   // One channel of x with a tile of samples: where its operands begin.
   struct Channel {
     const ProductPath& path;
@@ -148,56 +137,47 @@ class AttributeGradients {
     for (int64_t i = 0; i < count; i += kCacheLine / int64_t(sizeof(T))) __builtin_prefetch(p + i, 0, 2);
   }
 
-  void scalars(const Channel& c, const Room& room) const {
+  void scalars(const Channel& c, T* h) const {
     const ProductPath& p = c.path;
-    T* const h = room.columns.get();
     kernels_.multiply({p.mul2, p.mul3, vectors_, c.w, p.mul3, 1, false, c.g, width_, h, width_, false});
     kernels_.scalar_channel({p.mul2, vectors_, h, c.x, c.y, c.to_x, c.to_y, T(p.coefficient)});
   }
 
-  void irreps(const Channel& c, const Room& room) const {
+  void irreps(const Channel& c, T* columns) const {
     const ProductPath& p = c.path;
-    const int64_t step = p.n3() * width_;
-    T* const columns = room.columns.get();
     if (c.to_x) {
       kernels_.multiply({p.mul3, p.mul2, vectors_, c.w, 1, p.mul3, false, c.y, width_, columns, width_, false});
-      couple({p.l3, 0, p.l1}, p.mul3, c.g, step, columns, width_, c.to_x, 0, true, p.coefficient, room);
+      kernels_.over_channels({p.mul3, p.n1(), vectors_, columns, c.g, c.to_x, width_, coefficient(p)});
     }
     if (c.to_y) {
-      couple({p.l3, p.l1, 0}, p.mul3, c.g, step, c.x, 0, columns, width_, false, p.coefficient, room);
+      kernels_.over_components({p.mul3, p.n1(), vectors_, c.x, c.g, columns, width_, coefficient(p)});
       kernels_.multiply({p.mul2, p.mul3, vectors_, c.w, p.mul3, 1, false, columns, width_, c.to_y, width_, true});
     }
   }
 
   // P of the samples from `first` on, rows [sample][padded mul3]; without x, of scalars, g alone.
-  void to_rows(const ProductPath& p, const T* x, int64_t first, int64_t count, const Room& room, T* rows) const {
+  void to_rows(const ProductPath& p, const T* x, int64_t first, int64_t count, T* columns, T* rows) const {
     for (int64_t tile = first / width_; tile * width_ < first + count; ++tile, rows += width_ * padded(p.mul3, lanes_)) {
       const T* const g = g_.get() + (tile * problem_.dim_out + p.out) * width_;
       if (x)
-        couple({p.l3, p.l1, 0}, p.mul3, g, p.n3() * width_, x + tile * problem_.dim_x * width_, 0, room.columns.get(), width_,
-               false, p.coefficient, room);
-      kernels_.to_rows(x ? room.columns.get() : g, width_, p.mul3, vectors_, rows);
+        kernels_.over_components({p.mul3, p.n1(), vectors_, x + tile * problem_.dim_x * width_, g, columns, width_,
+                                  coefficient(p)});
+      kernels_.to_rows(x ? columns : g, width_, p.mul3, vectors_, rows);
     }
   }
 
   // pairs [v][sample] = y[v] x of the samples from `first` on, rows `row` elements apart
-  void multiply_pairs(const ProductPath& p, const T* x, const Columns& y, int64_t first, int64_t count, T* pairs, int64_t row,
-                      const Room& room) const {
+  void multiply_pairs(const ProductPath& p, const T* x, const Columns& y, int64_t first, int64_t count, T* pairs,
+                      int64_t row) const {
     for (int64_t s = 0; s < count; s += width_) {
       const int64_t tile = (first + s) / width_;
-      couple({0, 0, 0}, p.mul2, y.get() + (tile * problem_.dim_y + p.y) * width_, width_, x + tile * problem_.dim_x * width_, 0,
-             pairs + s, row, false, p.coefficient, room);
+      kernels_.over_components({p.mul2, 1, vectors_, x + tile * problem_.dim_x * width_,
+                                y.get() + (tile * problem_.dim_y + p.y) * width_, pairs + s, row, coefficient(p)});
     }
   }
 
-  // t (+)= coefficient · (a ⊗ b), as in Run; b at rest where its step is 0
-  void couple(const std::array<int, 3>& l, int count, const T* a, int64_t step_a, const T* b, int64_t step_b, T* t,
-              int64_t step_t, bool add, double coefficient, const Room& room) const {
-    const bool compiled = std::max({l[0], l[1], l[2]}) <= kMaxL;
-    const Run<T> run{count, vectors_, a, b, t, step_a, step_b, step_t, nullptr, 0, false, add, T(coefficient),
-                     compiled ? nullptr : &coupling(l[0], l[1], l[2]), room.coupling.get()};
-    compiled ? kernels_.couple[l[0]][l[1]][l[2]](run) : kernels_.couple_any(run);
-  }
+  // With the Clebsch-Gordan coefficient, which is the same for all components: that of a scalar.
+  static T coefficient(const ProductPath& p) { return T(p.coefficient / std::sqrt(p.n1())); }
 
   // --- rows and columns ---
 

@@ -5,6 +5,7 @@
 
 #include "cpu/tensor_product/multiply.h"
 #include "cpu/transpose.h"
+#include "cpu/unroll.h"
 
 namespace nf::NF_ISA {
 
@@ -86,6 +87,44 @@ void scalar_channel(const ScalarChannel<T>& c) {
 }
 
 template <class T>
+void over_components(const ComponentProduct<T>& p) {
+  const int64_t width = int64_t(p.vectors) * kLanes<T>;
+  const T* g = p.g;
+  for (int k = 0; k < p.count; ++k, g += p.components * width)
+    for (int64_t s = 0; s < width; s += kLanes<T>) {
+      Vec<T> sum = load(p.x + s) * load(g + s);
+      for (int m = 1; m < p.components; ++m) sum += load(p.x + m * width + s) * load(g + m * width + s);
+      store(p.to + k * p.step + s, sum * p.coefficient);
+    }
+}
+
+template <class T, int vectors>
+void over_channels_of(const ComponentProduct<T>& p) {
+  constexpr int64_t width = vectors * kLanes<T>;
+  for (int m = 0; m < p.components; ++m) {
+    Vec<T> sums[vectors]{};
+    for (int k = 0; k < p.count; ++k)
+      unroll<vectors>([&](auto v) {
+        const int64_t s = v * kLanes<T>;
+        sums[v] += load(p.x + k * width + s) * load(p.g + (int64_t(k) * p.components + m) * width + s);
+      });
+    T* const to = p.to + m * p.step;
+    unroll<vectors>([&](auto v) {
+      store(to + v * kLanes<T>, load(to + v * kLanes<T>) + sums[v] * p.coefficient);
+    });
+  }
+}
+
+template <class T>
+void over_channels(const ComponentProduct<T>& p) {
+  switch (p.vectors) {
+    case 1: return over_channels_of<T, 1>(p);
+    case 2: return over_channels_of<T, 2>(p);
+    case 4: return over_channels_of<T, 4>(p);
+  }
+}
+
+template <class T>
 ProductKernels<T> make() {
   ProductKernels<T> kernels{};
   kernels.lanes = kLanes<T>;
@@ -94,6 +133,8 @@ ProductKernels<T> make() {
   kernels.mix_rows = mix_rows<T>;
   kernels.dots = dots<T>;
   kernels.scalar_channel = scalar_channel<T>;
+  kernels.over_components = over_components<T>;
+  kernels.over_channels = over_channels<T>;
   kernels.read = read<T>;
   kernels.write = write<T>;
   kernels.to_rows = to_rows<T>;
