@@ -249,34 +249,30 @@ std::string build_info() {
 }  // namespace nf
 
 STABLE_TORCH_LIBRARY(nequip_fast, lib) {
-  // the edges of a Graph, and the paths as ConvProblem writes them
-#define NF_GRAPH_AND_PATHS \
-  "Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor sender_ptr, Tensor sender_order, " \
-  "str paths"
-#define NF_TANGENTS "Tensor? dx, Tensor? dy, Tensor? dw, "
-  lib.def("conv(Tensor x, Tensor y, Tensor w, " NF_GRAPH_AND_PATHS ") -> Tensor");
-  lib.def("conv_tangent(Tensor x, Tensor y, Tensor w, " NF_TANGENTS NF_GRAPH_AND_PATHS ") -> Tensor");
-  lib.def("conv_gradient(Tensor x, Tensor y, Tensor w, Tensor g, " NF_GRAPH_AND_PATHS
-          ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");
-  lib.def("conv_gradient_tangent(Tensor x, Tensor y, Tensor w, Tensor g, " NF_TANGENTS NF_GRAPH_AND_PATHS
-          ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");
-#undef NF_TANGENTS
-#undef NF_GRAPH_AND_PATHS
+  // An operator linear in each of x, y and w, its derivative along a tangent, its gradients and their derivative
+  // (nequip_fast/ops/trilinear.py); `constants` is what is not differentiated, at the end the problem's description.
+#define NF_TRILINEAR(name, constants)                                                                                  \
+  lib.def(name "(Tensor x, Tensor y, Tensor w, " constants ") -> Tensor");                                             \
+  lib.def(name "_tangent(Tensor x, Tensor y, Tensor w, Tensor? dx, Tensor? dy, Tensor? dw, " constants ") -> Tensor"); \
+  lib.def(name "_gradient(Tensor x, Tensor y, Tensor w, Tensor g, " constants                                          \
+               ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");                                \
+  lib.def(name "_gradient_tangent(Tensor x, Tensor y, Tensor w, Tensor g, Tensor? dx, Tensor? dy, Tensor? dw, "        \
+               constants ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");
+  NF_TRILINEAR("conv",
+               "Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor sender_ptr, "
+               "Tensor sender_order, str paths")
+  NF_TRILINEAR("tensor_product", "str paths")
+#undef NF_TRILINEAR
   lib.def("spherical_harmonics(Tensor vectors, int[] degrees, str normalization, bool normalize) -> Tensor");
   lib.def(
       "spherical_harmonics_vjp(Tensor vectors, Tensor g, int[] degrees, str normalization, bool normalize) -> Tensor");
   lib.def(
       "spherical_harmonics_vjp_grad(Tensor vectors, Tensor g, Tensor c, int[] degrees, str normalization, "
       "bool normalize) -> (Tensor, Tensor)");
-  lib.def("gate(Tensor x, int[] segments, float[] constants) -> Tensor");
-  lib.def("gate_vjp(Tensor x, Tensor g, int[] segments, float[] constants) -> Tensor");
-  lib.def("gate_vjp_grad(Tensor x, Tensor g, Tensor c, int[] segments, float[] constants) -> (Tensor, Tensor)");
+  lib.def("gate(Tensor x, str segments) -> Tensor");
+  lib.def("gate_vjp(Tensor x, Tensor g, str segments) -> Tensor");
+  lib.def("gate_vjp_grad(Tensor x, Tensor g, Tensor c, str segments) -> (Tensor, Tensor)");
   lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
-  lib.def(
-      "tensor_product(Tensor x, Tensor y, Tensor w, int[] paths, float[] coefficients, SymInt dim_out) -> Tensor");
-  lib.def(
-      "tensor_product_grad(Tensor x, Tensor y, Tensor w, Tensor g, int[] paths, float[] coefficients, bool need_x, "
-      "bool need_y, bool need_w) -> (Tensor, Tensor, Tensor)");
   lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
   lib.def("engine_create(Tensor weights, int[] integers, bool is_double) -> int");
   lib.def(

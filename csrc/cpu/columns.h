@@ -104,8 +104,7 @@ template <class T, class Put>
       for (int e = 0; e < count; ++e) column[e] = rows[int64_t(e) * dim + c];
       put(c, column);
     }
-  } else if (few<T>(dim, [&](auto n) { read_few<T, n.value>(rows, put); })) {
-  } else {
+  } else if (!few<T>(dim, [&](auto n) { read_few<T, n.value>(rows, put); })) {
     for (int first = 0; first < dim; first += lanes) {
       const int width = std::min(lanes, dim - first);
       Vec<T> v[lanes];
@@ -131,8 +130,7 @@ template <class T, class Get>
       const Vec<T> column = get(c);
       for (int e = 0; e < count; ++e) rows[int64_t(e) * dim + c] = column[e];
     }
-  } else if (few<T>(dim, [&](auto n) { write_few<T, n.value>(rows, get); })) {
-  } else {
+  } else if (!few<T>(dim, [&](auto n) { write_few<T, n.value>(rows, get); })) {
     // Stores of the last, narrower columns run over into the next row, which is written afterwards.
     for (int first = (dim - 1) / lanes * lanes; first >= 0; first -= lanes) {
       const int width = std::min(lanes, dim - first);

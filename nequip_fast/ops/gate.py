@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from nequip_fast.errors import InputError, nearest
 from nequip_fast.ops import backend
+from nequip_fast.ops.description import describe, read
 from nequip_fast.ops.registration import operator_with_vjp
 
 
@@ -41,7 +42,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "mish": functional.mish,
 }
-_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+_NAMES = list(ACTIVATIONS)
 
 NamedActivation = tuple[str, float]  # (name, constant)
 
@@ -86,9 +87,14 @@ class GateProblem:
             raise InputError(f"gate: the segments read parts of the input twice or beyond its {dim_in} elements")
         if not _apart([(s.out, s.mul * s.dim) for s in self.segments], self.dim_out):
             raise InputError("gate: the segments do not follow each other without gaps in the output")
-        # what the compiled operators take: the integers of all segments, flattened, and the constants
-        self.integers = tuple(v for s in self.segments for v in (*s[:5], _CODES[s.activation]))
-        self.constants = tuple(s.constant for s in self.segments)
+        rows = ((*s[:5], _NAMES.index(s.activation), s.constant) for s in self.segments)
+        self.text = describe((dim_in, self.dim_out), rows)
+
+    @classmethod
+    def from_text(cls, text: str) -> GateProblem:
+        """The problem whose :attr:`text` this is."""
+        (dim_in, _), rows = read(text, 2, len(GateSegment._fields))
+        return cls([GateSegment(*at, _NAMES[code], constant) for *at, code, constant in rows], dim_in)
 
     @classmethod
     def from_irreps(
@@ -152,25 +158,19 @@ def gate(x: Tensor, problem: GateProblem) -> Tensor:
         raise InputError(f"gate: x must be [..., {problem.dim_in}] for this problem, got {list(x.shape)}")
     if backend.choose("gate", x) == "reference":
         return gate_reference(x, problem)
-    return _gate(x, problem.integers, problem.constants)
+    return _gate(x, problem.text)
 
 
 def gate_reference(x: Tensor, problem: GateProblem) -> Tensor:
     """The definition in plain torch."""
-    return _definition(x, problem.integers, problem.constants)
-
-
-def _definition(x: Tensor, integers: Sequence[int], constants: Sequence[float]) -> Tensor:
-    functions = list(ACTIVATIONS.values())
     parts = {}
-    for k, constant in enumerate(constants):
-        at, gate, out, mul, dim, code = integers[6 * k : 6 * k + 6]
-        scalars = x[..., at : at + mul] if gate < 0 else x[..., gate : gate + mul]
-        factor = functions[code](scalars) * constant
-        if gate >= 0:
-            block = x[..., at : at + mul * dim].unflatten(-1, (mul, dim))
+    for s in problem.segments:
+        scalars = x[..., s.x : s.x + s.mul] if s.gate < 0 else x[..., s.gate : s.gate + s.mul]
+        factor = ACTIVATIONS[s.activation](scalars) * s.constant
+        if s.gate >= 0:
+            block = x[..., s.x : s.x + s.mul * s.dim].unflatten(-1, (s.mul, s.dim))
             factor = (block * factor.unsqueeze(-1)).flatten(-2)
-        parts[out] = factor
+        parts[s.out] = factor
     return torch.cat([parts[out] for out in sorted(parts)] or [x[..., :0]], dim=-1)
 
 
@@ -196,8 +196,12 @@ def _refined(*partitions: Sequence[int]) -> Iterator[tuple[Any, ...]]:
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/gate the kernels ---
 
 
-def _fake(x: Tensor, integers: Sequence[int], constants: Sequence[float]) -> Tensor:
-    return x.new_empty(*x.shape[:-1], sum(mul * dim for mul, dim in zip(integers[3::6], integers[4::6], strict=True)))
+def _fake(x: Tensor, text: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], GateProblem.from_text(text).dim_out)
+
+
+def _definition(x: Tensor, text: str) -> Tensor:
+    return gate_reference(x, GateProblem.from_text(text))
 
 
 _gate = operator_with_vjp("gate", _fake, _definition)

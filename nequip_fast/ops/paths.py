@@ -8,6 +8,7 @@ from typing import NamedTuple
 from e3nn import o3
 
 from nequip_fast.errors import InputError, nearest
+from nequip_fast.ops.description import describe, read
 
 IRREP_NORMALIZATIONS = ("component", "norm", "none")
 PATH_NORMALIZATIONS = ("element", "path", "none")
@@ -43,17 +44,18 @@ class ConvProblem:
     def __init__(self, paths: Sequence[Path], dim_x: int, dim_y: int, dim_w: int, dim_out: int) -> None:
         self.paths = tuple(paths)
         self.dim_x, self.dim_y, self.dim_w, self.dim_out = dim_x, dim_y, dim_w, dim_out
-        # what the compiled operators take; csrc/cpu/conv/problem.cpp reads it. One string, since torch hands over a
-        # list of numbers one by one, which for many paths takes longer than the convolution of a molecule
-        widths = dim_x, dim_y, dim_w, dim_out
-        self.text = " ".join(map(repr, (*widths, *(value for path in self.paths for value in path))))
+        self.text = describe((dim_x, dim_y, dim_w, dim_out), self.paths)
 
     @classmethod
     def from_text(cls, text: str) -> ConvProblem:
         """The problem whose :attr:`text` this is."""
-        numbers, size = text.split(), len(Path._fields)
-        rows = [numbers[start : start + size] for start in range(4, len(numbers), size)]
-        return cls([Path._make([*map(int, row[:-1]), float(row[-1])]) for row in rows], *map(int, numbers[:4]))
+        widths, rows = read(text, 4, len(Path._fields))
+        return cls([Path._make(row) for row in rows], *widths)
+
+    def weighted(self) -> ConvProblem:
+        """The same without the paths that have no weights."""
+        paths = [path for path in self.paths if path.w_stride]
+        return ConvProblem(paths, self.dim_x, self.dim_y, self.dim_w, self.dim_out)
 
     @classmethod
     def from_irreps(

@@ -8,6 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 from nequip_fast.errors import InputError, nearest
+from nequip_fast.ops.description import describe, read
 
 
 class Mode(NamedTuple):
@@ -24,7 +25,7 @@ class Mode(NamedTuple):
     over_pairs: bool = False
 
 
-MODES = {  # the order is known to csrc/cpu/tensor_product/product.h
+MODES = {  # the order is known to csrc/cpu/tensor_product/paths.h
     "uvw": Mode("uvw", "u", "v", "w"),
     "uvu": Mode("uv", "u", "v", "u"),
     "uvv": Mode("uv", "u", "v", "v"),
@@ -34,6 +35,7 @@ MODES = {  # the order is known to csrc/cpu/tensor_product/product.h
     "uvu<v": Mode("p", "p", "p", "p", over_pairs=True),
     "u<vw": Mode("pw", "p", "p", "w", over_pairs=True),
 }
+_MODES = list(MODES)  # a mode's place here is its code
 
 
 class ProductPath(NamedTuple):
@@ -88,10 +90,19 @@ class ProductProblem:
         for (start, size), (following, _) in pairwise(blocks):
             _require(start + size <= following, f"two paths share the weights from column {following} on")
         self.paths = tuple(path for path in paths if path.mul1 and path.mul2 and path.mul3)
-        # what the compiled operators take: the integer fields of all paths, flattened, and the coefficients
-        modes = list(MODES)
-        self.integers = tuple(value for path in self.paths for value in (modes.index(path.mode), *path[1:11]))
-        self.coefficients = tuple(path.coefficient for path in self.paths)
+        widths = dim_x, dim_y, dim_w, dim_out
+        self.text = describe(widths, ((_MODES.index(path.mode), *path[1:]) for path in self.paths))
+
+    @classmethod
+    def from_text(cls, text: str) -> ProductProblem:
+        """The problem whose :attr:`text` this is."""
+        widths, rows = read(text, 4, len(ProductPath._fields))
+        return cls([ProductPath(_MODES[code], *rest) for code, *rest in rows], *widths)
+
+    def weighted(self) -> ProductProblem:
+        """The same without the paths that have no weights."""
+        paths = [path for path in self.paths if path.w >= 0]
+        return ProductProblem(paths, self.dim_x, self.dim_y, self.dim_w, self.dim_out)
 
     def _check(self, path: ProductPath) -> None:
         if path.mode not in MODES:

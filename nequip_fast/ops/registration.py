@@ -28,9 +28,9 @@ def compiled_operator(
             for operators whose tensors come first among the arguments, each [..., d] with the same leading dimensions.
 
     Returns:
-        The operator, which takes the shortest way: torch.func does not know what torch.library registers and gets an
-        autograd function; and where nothing is to be differentiated autograd's layer in Python is passed, which takes
-        3 µs, as long as a small kernel.
+        The operator, which takes the shortest way, since torch.library's takes as long as a small kernel: an autograd
+        function with the same derivative, or none where nothing is to be differentiated. torch.func does not know what
+        torch.library registers either and gets an autograd function of the kind it takes.
     """
     if not backend.compiled(name):
         return _not_built
@@ -45,22 +45,33 @@ def compiled_operator(
         result = call(*tensors, *arguments[len(tensors) :])
         return result, (0,) * len(result) if isinstance(result, tuple) else 0
 
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        result = below_autograd(*arguments)
+        setup(ctx, arguments, result)
+        return result
+
+    def below_autograd(*arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    def autograd_function(**rules: Callable[..., Any]) -> Any:
+        return type(name, (torch.autograd.Function,), {key: staticmethod(rule) for key, rule in rules.items()})
+
     vmap = vmap or leading
     torch.library.register_fake(qualified, fake)
     torch.library.register_autograd(qualified, backward, setup_context=setup)
     torch.library.register_vmap(qualified, vmap)
-    rules = {"forward": operator.__call__, "setup_context": setup, "backward": backward, "vmap": vmap}
-    function = type(name, (torch.autograd.Function,), {key: staticmethod(rule) for key, rule in rules.items()})
+    eager = autograd_function(forward=forward, backward=backward)
+    functional = autograd_function(forward=operator.__call__, setup_context=setup, backward=backward, vmap=vmap)
 
     def call(*arguments: Any) -> Any:
         if torch.compiler.is_compiling():
             return operator(*arguments)
         if torch._C._are_functorch_transforms_active():
-            return function.apply(*arguments)  # type: ignore[attr-defined]
-        if torch.is_grad_enabled():
-            return operator(*arguments)
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*arguments)
+            return functional.apply(*arguments)
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+            return eager.apply(*arguments)
+        return below_autograd(*arguments)
 
     return call
 

@@ -3,15 +3,12 @@
     out[b, k, m3] = Σ_paths c · Σ_{u, v} W · Σ_{m1, m2} C(m1, m2, m3) x[b, u, m1] y[b, v, m2]
 
 is trilinear in (x, y, w); :class:`~nequip_fast.ops.product_paths.ProductPath` says how u, v, k and the index of the
-weight W hang together in each mode. With a cotangent g of out, F = Σ g·out is quadrilinear: ``tensor_product`` is
-∂F/∂g, ``tensor_product_grad`` the other three, and every derivative of these, of any order, is again one of the four
-with operands replaced by cotangents. So two kernels serve every order.
+weight W hang together in each mode, :mod:`nequip_fast.ops.trilinear` has the derivatives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -22,7 +19,7 @@ from torch import Tensor
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.product_paths import MODES, ProductProblem
-from nequip_fast.ops.registration import compiled_operator
+from nequip_fast.ops.trilinear import TrilinearOperator
 
 
 def tensor_product(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> Tensor:
@@ -45,7 +42,7 @@ def tensor_product(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> 
     _check(x, y, w, problem)
     if backend.choose("tensor_product", x) == "reference":
         return tensor_product_reference(x, y, w, problem)
-    return _product(x, y, w, problem.integers, problem.coefficients, problem.dim_out)
+    return _product(x, y, w, problem.text)
 
 
 def tensor_product_reference(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> Tensor:
@@ -87,72 +84,20 @@ def _check(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> None:
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/tensor_product the kernels ---
 
 
-def _product_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, integers, coefficients, _ = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.paths = tuple(integers), tuple(coefficients)
-
-
-def _product_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    need = ctx.needs_input_grad[:3]
-    grads = _product_grad(*ctx.saved_tensors, g, *ctx.paths, *need)
-    return *_needed(grads, need), None, None, None
-
-
-def _grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, integers, coefficients, need_x, need_y, need_w = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors)
-    ctx.paths = tuple(integers), tuple(coefficients)
-    ctx.computed = need_x, need_y, need_w
-
-
-def _grad_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradient of S = F(cx, y, w, g) + F(x, cy, w, g) + F(x, y, cw, g), the last over the paths with weights."""
-    *operands, g = ctx.saved_tensors
-    need = ctx.needs_input_grad[:4]
-    terms: list[list[Tensor]] = [[], [], [], []]
-    for i, cotangent in enumerate(cotangents):
-        if cotangent is None or not ctx.computed[i]:
-            continue
-        replaced = [*operands[:i], cotangent, *operands[i + 1 :]]
-        paths = _with_weights(*ctx.paths) if i == 2 else ctx.paths
-        others = [need[k] and k != i for k in range(3)]  # S does not depend on the operand that is replaced
-        if any(others):
-            grads = _product_grad(*replaced, g, *paths, *others)
-            for k, grad in enumerate(_needed(grads, others)):
-                terms[k] += [] if grad is None else [grad]
-        if need[3]:
-            terms[3].append(_product(*replaced, *paths, g.shape[1]))
-    return *(sum(some[1:], some[0]) if some else None for some in terms), *(None,) * 5
-
-
-@lru_cache(maxsize=1024)
-def _with_weights(integers: tuple[int, ...], coefficients: tuple[float, ...]) -> tuple[list[int], list[float]]:
-    """The paths that are linear in the weights: those that have some (``w``, the tenth integer, is not -1)."""
-    paths = [integers[11 * k : 11 * k + 11] for k in range(len(coefficients))]
-    kept = [(path, coefficient) for path, coefficient in zip(paths, coefficients, strict=True) if path[9] >= 0]
-    return [value for path, _ in kept for value in path], [coefficient for _, coefficient in kept]
-
-
-def _needed(grads: tuple[Tensor, ...], need: Sequence[bool]) -> list[Tensor | None]:
-    return [grad if needed else None for grad, needed in zip(grads, need, strict=True)]
-
-
 # --- vmap: the mapped axis becomes part of the batch ---
 
 
-def _product_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, *paths: Any) -> Any:
+def _product_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, text: str) -> Any:
     size = info.batch_size
     operands = _mapped_first((x, y, w), in_dims)
     batch = _mapped_batch(operands, in_dims)
     if _maps_shared_weights(operands[2], in_dims[2], batch):
-        return torch.stack([_product(*_slice(operands, in_dims, k), *paths) for k in range(size)]), 0
+        return torch.stack([_product(*_slice(operands, in_dims, k), text) for k in range(size)]), 0
     flat = [_flatten(t, dim, size, batch) for t, dim in zip(operands, in_dims, strict=False)]
-    return _product(*flat, *paths).view(size, batch, -1), 0
+    return _product(*flat, text).view(size, batch, -1), 0
 
 
-def _grad_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, g: Tensor, *rest: Any) -> Any:
+def _gradient_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, g: Tensor, *rest: Any) -> Any:
     size = info.batch_size
     need = rest[-3:]
     operands = _mapped_first((x, y, w, g), in_dims)
@@ -165,14 +110,14 @@ def _grad_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Ten
     ]
     out_dims = tuple(0 if needed else None for needed in need)
     if _maps_shared_weights(operands[2], dims[2], batch):
-        slices = [_product_grad(*_slice(operands, dims, k), *rest) for k in range(size)]
+        slices = [_product.product_gradient(*_slice(operands, dims, k), *rest) for k in range(size)]
         stacked = [
             torch.stack(some) if needed else some[0]
             for some, needed in zip(zip(*slices, strict=True), need, strict=True)
         ]
         return tuple(stacked), out_dims
     flat = [_flatten(t, dim, size, batch) for t, dim in zip(operands, dims, strict=True)]
-    grads = list(_product_grad(*flat, *rest))
+    grads = list(_product.product_gradient(*flat, *rest))
     for i, needed in enumerate(need):
         if needed:
             grads[i] = grads[i].view(size, batch, -1)
@@ -206,13 +151,8 @@ def _flatten(operand: Tensor, dim: int | None, size: int, batch: int) -> Tensor:
     return operand.expand(size, batch, -1).reshape(size * batch, -1)
 
 
-def _product_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty(batch_size(x, y, w), rest[-1])
+def _fake(x: Tensor, y: Tensor, w: Tensor, text: str) -> Tensor:
+    return x.new_empty(batch_size(x, y, w), ProductProblem.from_text(text).dim_out)
 
 
-def _grad_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return tuple(t.new_empty(t.shape if needed else 0) for t, needed in zip((x, y, w), rest[-3:], strict=True))
-
-
-_product = compiled_operator("tensor_product", _product_fake, _product_setup, _product_backward, _product_vmap)
-_product_grad = compiled_operator("tensor_product_grad", _grad_fake, _grad_setup, _grad_backward, _grad_vmap)
+_product = TrilinearOperator("tensor_product", ProductProblem, _fake, vmap=_product_vmap, gradient_vmap=_gradient_vmap)

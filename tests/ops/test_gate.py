@@ -7,6 +7,7 @@ from e3nn.o3 import Irreps
 
 from nequip_fast.errors import InputError
 from nequip_fast.ops import GateProblem, GateSegment, gate, use_backend
+from nequip_fast.ops.description import describe
 from nequip_fast.ops.gate import ACTIVATIONS, gate_reference
 from tests.helpers import relative_error
 
@@ -137,9 +138,8 @@ def test_transforms():
     """opcheck; one graph for any number of rows; vmap; torch.func; leading dimensions, strides and no rows."""
     problem = awkward()
     x, g, c = operands(problem)
-    rest = list(problem.integers), list(problem.constants)
     for count, name in enumerate(("gate", "gate_vjp", "gate_vjp_grad"), start=1):
-        torch.library.opcheck(getattr(torch.ops.nequip_fast, name), (*(x, g, c)[:count], *rest))
+        torch.library.opcheck(getattr(torch.ops.nequip_fast, name), (*(x, g, c)[:count], problem.text))
     compiled = torch.compile(lambda v: gate(v, problem).sin(), fullgraph=True, dynamic=True, backend="aot_eager")
     for rows in (3, 5):
         v = x[:rows].detach().requires_grad_()
@@ -175,5 +175,7 @@ def test_bad_input_is_named():
         gate(torch.zeros(2, 4), scalars("silu", 3))
     with pytest.raises(InputError, match="2 gated irreps need as many gate scalars, got 1"):
         GateProblem.from_irreps(Irreps(""), [], Irreps("0e"), [("silu", 1.0)], Irreps("2x1o"))
-    with pytest.raises(RuntimeError, match="the segments do not fit rows of 2 elements"):
-        torch.ops.nequip_fast.gate(torch.zeros(1, 2), [0, -1, 0, 3, 1, 0], [1.0])
+    with pytest.raises(RuntimeError, match="the segments do not fit rows of 2 and 3 elements"):
+        torch.ops.nequip_fast.gate(torch.zeros(1, 2), describe((2, 3), [(0, -1, 0, 3, 1, 0, 1.0)]))
+    with pytest.raises(RuntimeError, match=r"x must be a CPU tensor \[..., 3\]"):
+        torch.ops.nequip_fast.gate(torch.zeros(1, 2), describe((3, 3), [(0, -1, 0, 3, 1, 0, 1.0)]))

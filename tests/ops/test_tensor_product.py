@@ -17,6 +17,7 @@ from nequip_fast.dtypes import default_dtype
 from nequip_fast.errors import InputError
 from nequip_fast.ops import ProductPath, ProductProblem, tensor_product, use_backend
 from nequip_fast.ops.product_paths import MODES
+from nequip_fast.ops.description import describe
 from nequip_fast.ops.tensor_product import batch_size, tensor_product_reference
 from tests.helpers import TRIPLES, relative_error
 
@@ -343,14 +344,18 @@ def test_offsets_beyond_int32():
 
 
 def test_opcheck(module):
-    """Schema, fake kernels, autograd registration and symbolic tracing of both operators."""
+    """Schema, fake kernels, autograd registration and symbolic tracing of all four operators."""
     _, problem = module
     x, y, w = inputs(problem, (5, 5, 1))
     g = torch.randn(5, problem.dim_out, dtype=torch.float64, requires_grad=True)
-    numbers = problem.integers, problem.coefficients
-    torch.library.opcheck(torch.ops.nequip_fast.tensor_product, (x, y, w, *numbers, problem.dim_out))
-    for need in ((True, True, True), (True, False, False)):
-        torch.library.opcheck(torch.ops.nequip_fast.tensor_product_grad, (x, y, w, g, *numbers, *need))
+    ops, opcheck = torch.ops.nequip_fast, torch.library.opcheck
+    dx, dy, dw = inputs(problem, (5, 5, 1))
+    opcheck(ops.tensor_product, (x, y, w, problem.text))
+    for direction in ((dx, dy, dw), (None, dy, None)):
+        opcheck(ops.tensor_product_tangent, (x, y, w, *direction, problem.text))
+        for want in ((True, True, True), (True, False, False)):
+            opcheck(ops.tensor_product_gradient, (x, y, w, g, problem.text, *want))
+            opcheck(ops.tensor_product_gradient_tangent, (x, y, w, g, *direction, problem.text, *want))
 
 
 def force_like(problem: ProductProblem):
@@ -500,11 +505,17 @@ def test_paths_that_share_weights():
 def test_kernels_refuse_paths_outside_the_rows():
     """The compiled operator checks its path table itself: a wrong one must not read past a row."""
     x, y, w = torch.randn(3, 4), torch.randn(3, 2), torch.randn(1, 8)
-    good = [1, 0, 0, 0, 4, 2, 4, 0, 0, 0, 0]  # uvu
-    torch.ops.nequip_fast.tensor_product(x, y, w, good, [1.0], 4)
+    good = [1, 0, 0, 0, 4, 2, 4, 0, 0, 0, 0, 1.0]  # uvu
+
+    def product(*paths):
+        return torch.ops.nequip_fast.tensor_product(x, y, w, describe((4, 2, 8, 4), paths))
+
+    product(good)
     for position, value in ((0, 8), (0, -1), (1, 1), (1, -1), (4, 5), (5, 0), (6, 3), (7, 1), (8, -1), (9, 1), (10, 1)):
         bad = [*good[:position], value, *good[position + 1 :]]
         with pytest.raises(RuntimeError, match=r"does not fit|unknown mode"):
-            torch.ops.nequip_fast.tensor_product(x, y, w, bad, [1.0], 4)
+            product(bad)
     with pytest.raises(RuntimeError, match="paths overlap"):
-        torch.ops.nequip_fast.tensor_product(x, y, w, good * 2, [1.0] * 2, 4)
+        product(good, good)
+    with pytest.raises(RuntimeError, match="x must have 5 columns"):
+        torch.ops.nequip_fast.tensor_product(x, y, w, describe((5, 2, 8, 4), [good]))

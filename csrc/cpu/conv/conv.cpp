@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cpu/conv/steps.h"
+#include "cpu/padded.h"
 #include "cpu/scratch.h"
 
 namespace nf {
@@ -34,23 +35,23 @@ class Layout {
   int place(int offset, int n, int mul) {
     for (const Segment& s : segments_)
       if (s.offset == offset && s.n == n && s.mul == mul) return s.at;
-    const int padded = (mul + lanes_ - 1) / lanes_ * lanes_;
-    segments_.push_back({offset, n, mul, padded, width_});
-    width_ += n * padded;
+    const int stride = padded(mul, lanes_);
+    segments_.push_back({offset, n, mul, stride, width_});
+    width_ += n * stride;
     covered_ += n * mul;
     return segments_.back().at;
   }
 
   template <class T>
   void to_channels_last(const ConvKernels<T>& kernels, const T* row, T* to) const {
-    for (const Segment& s : segments_) kernels.channels_last(row + s.offset, to + s.at, s.n, s.mul, s.padded);
+    for (const Segment& s : segments_) kernels.channels_last(row + s.offset, to + s.at, s.n, s.mul, s.stride);
   }
 
   // Elements of the row that no segment covers become zero.
   template <class T>
   void to_row(const ConvKernels<T>& kernels, const T* from, T* row) const {
     if (covered_ < dim_) std::memset(row, 0, sizeof(T) * dim_);
-    for (const Segment& s : segments_) kernels.channels_first(from + s.at, row + s.offset, s.n, s.mul, s.padded);
+    for (const Segment& s : segments_) kernels.channels_first(from + s.at, row + s.offset, s.n, s.mul, s.stride);
   }
 
   int64_t width() const { return width_; }
@@ -58,7 +59,7 @@ class Layout {
 
  private:
   struct Segment {
-    int offset, n, mul, padded, at;
+    int offset, n, mul, stride, at;
   };
   int lanes_, dim_, width_ = 0, covered_ = 0;
   std::vector<Segment> segments_;
@@ -79,7 +80,7 @@ struct Plan {
         whole_lines(problem.dim_w * sizeof(T) % kCacheLine == 0) {
     for (const ConvPath& p : problem.paths) {
       const int at_x = x.place(p.x, 2 * p.l1 + 1, p.mul), at_out = out.place(p.out, 2 * p.l3 + 1, p.mul);
-      const int stride = (p.mul + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
+      const int stride = padded(p.mul, kernels.lanes);
       const int ahead = p.w + std::min(problem.dim_w, kAheadBytes / int(sizeof(T)));
       const bool in_next = ahead >= problem.dim_w;
       const auto args = [&](int from, int to, double c) {
@@ -143,38 +144,38 @@ struct Operands {
 template <class T>
 class TileOf {
  public:
-  TileOf(const Operands<T>& operands, int dim_y, int lanes)
-      : operands_(operands), dim_y_(dim_y), lanes_(lanes), y_(zeros<T>(int64_t(dim_y) * lanes)), x_(lanes), w_(lanes),
-        next_w_(lanes) {}
+  TileOf(const ConvKernels<T>& kernels, const Operands<T>& operands, int dim_y)
+      : kernels_(kernels), operands_(operands), dim_y_(dim_y), y_(int64_t(dim_y) * kernels.lanes) {}
 
-  TileRows<T> rows() const { return {y_.get(), x_.data(), w_.data(), next_w_.data()}; }
+  TileRows<T> rows() const { return {y_.get(), x_, w_, next_w_}; }
 
   void collect(const int64_t* edges, int count, const int64_t* x_of_edge, const int64_t* next, int next_count) {
+    const T* y[kMaxTile];
     for (int e = 0; e < count; ++e) {
       x_[e] = operands_.x[x_of_edge[edges[e]]];
+      y[e] = operands_.y[edges[e]];
       w_[e] = operands_.w[edges[e]];
       next_w_[e] = e < next_count ? operands_.w[next[e]] : w_[e];
-      const T* from = operands_.y[edges[e]];
-      T* to = y_.get() + e;
-      for (int c = 0; c < dim_y_; ++c, to += lanes_) *to = from[c];
     }
+    kernels_.collect(y, count, dim_y_, y_.get());
   }
 
  private:
+  const ConvKernels<T>& kernels_;
   Operands<T> operands_;
-  int dim_y_, lanes_;
+  int dim_y_;
   Scratch<T> y_;
-  std::vector<const T*> x_, w_, next_w_;
+  const T *x_[kMaxTile], *w_[kMaxTile], *next_w_[kMaxTile];
 };
 
 // The tiles of the edges of a node. `tangent` is null where nothing is differentiated.
 template <class T>
 class Tiles {
  public:
-  Tiles(const Walk& walk, const int64_t* x_of_edge, const Operands<T>& at, const Operands<T>* tangent, int dim_y,
-        int lanes, int64_t scratch)
-      : walk_(walk), x_of_edge_(x_of_edge), size_(std::min(lanes, kMaxTile)), at_(at, dim_y, lanes),
-        tangent_(tangent ? *tangent : at, dim_y, lanes), has_tangent_(tangent), scratch_(scratch) {}
+  Tiles(const Walk& walk, const int64_t* x_of_edge, const Plan<T>& plan, const Operands<T>& at, const Operands<T>* tangent,
+        int dim_y)
+      : walk_(walk), x_of_edge_(x_of_edge), size_(std::min(plan.kernels.lanes, kMaxTile)), at_(plan.kernels, at, dim_y),
+        tangent_(plan.kernels, tangent ? *tangent : at, dim_y), has_tangent_(tangent), scratch_(plan.scratch) {}
 
   // What for_each fills, one tile after the other.
   Tile<T> tile() const { return {0, at_.rows(), tangent_.rows(), scratch_.get()}; }
@@ -213,7 +214,7 @@ void gather(const Walk& walk, int64_t edges, const int64_t* in_of_edge, const Pl
             const std::vector<GatherStep<T>>& steps, const Operands<T>& at,
             const Operands<T>* tangent, const Layout& layout_out, int dim_y, T* out, const ParallelFor& parallel) {
   parallel(walk.nodes, grain(walk, edges), [&](int64_t begin, int64_t end) {
-    Tiles<T> tiles(walk, in_of_edge, at, tangent, dim_y, plan.kernels.lanes, plan.scratch);
+    Tiles<T> tiles(walk, in_of_edge, plan, at, tangent, dim_y);
     Scratch<T> sums(layout_out.width());
     GatherTile<T> tile{tiles.tile(), sums.get()};
     for (int64_t i = begin; i < end; ++i) {
@@ -279,7 +280,7 @@ void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Con
                         graph.edges * dim_w * int64_t(sizeof(T)) >= kStreamBytes;
   parallel(walk.nodes, grain(walk, graph.edges), [&](int64_t begin, int64_t end) {
     const int64_t partial_row = int64_t(dim_y) * lanes;
-    Tiles<T> tiles(walk, graph.sender, point, has_tangent ? &tangent : nullptr, dim_y, lanes, plan.scratch);
+    Tiles<T> tiles(walk, graph.sender, plan, point, has_tangent ? &tangent : nullptr, dim_y);
     Scratch<T> x_sums(plan.x.width()), y_partial(partial_row * kMaxTile), unwanted(dim_w);
     const T* g_of_edge[kMaxTile];
     T *w_rows[kMaxTile], *x_rows[kMaxTile];

@@ -15,6 +15,17 @@ void fill(ConvKernels<T>&);  // fill.cpp
 namespace {
 
 template <class T>
+void collect(const T* const* rows, int count, int dim, T* columns) {
+  for (int first = 0; first < dim; first += kLanes<T>) {
+    const int some = std::min(dim - first, kLanes<T>);
+    Vec<T> square[kLanes<T>];
+    for (int e = 0; e < kLanes<T>; ++e) square[e] = e < count ? load(rows[e] + first, some) : Vec<T>{};
+    transpose<T>(square);
+    for (int c = 0; c < some; ++c) store(columns + (first + c) * kLanes<T>, square[c]);
+  }
+}
+
+template <class T>
 void channels_last(const T* from, T* to, int n, int mul, int padded) {
   for (int u = 0; u < mul; u += kLanes<T>)
     read_columns<T>(from + u * n, n, std::min(kLanes<T>, mul - u),
@@ -39,6 +50,7 @@ ConvKernels<T> make() {
   [&]<int... l1>(std::integer_sequence<int, l1...>) { (fill<T, l1>(kernels), ...); }(
       std::make_integer_sequence<int, kMaxL + 1>{});
   kernels.any = {{gather_any<T, false>, gather_any<T, true>}, {gradient_any<T, false>, gradient_any<T, true>}};
+  kernels.collect = collect<T>;
   kernels.channels_last = channels_last<T>;
   kernels.channels_first = channels_first<T>;
   kernels.sum_dy = sum_dy<T>;

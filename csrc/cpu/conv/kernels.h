@@ -69,6 +69,7 @@ template <class T>
 struct ConvKernels {
   using Gather = void (*)(const GatherTile<T>&, const PathArgs&);
   using Gradient = void (*)(const GradientTile<T>&, const PathArgs&);
+  using Collect = void (*)(const T* const* rows, int count, int dim, T* columns);
   using Relayout = void (*)(const T* from, T* to, int n, int mul, int padded);
 
   // Both kernels of one path; [1]: with a tangent.
@@ -80,6 +81,7 @@ struct ConvKernels {
   int lanes;
   OfPath paths[kMaxL + 1][kMaxL + 1][kMaxL + 1];           // for weights side by side
   OfPath any;                                              // for any degrees and strides of weights
+  Collect collect;                                         // `count` rows [dim] -> columns [dim][lanes]
   Relayout channels_last;                                  // [mul][n] -> [n][padded], zeros in the padding
   Relayout channels_first;                                 // and back
   void (*sum_dy)(const T* partial, T* dy, int components);  // sum over lanes

@@ -43,7 +43,7 @@ template <class T, int most, class Body>
 }
 
 // The part of gather for `blocks` vectors of channels from u on, their sums held in registers; each entry of B is read
-// once for all of them.
+// once for all of them. A single sum is multiplied by w when it is done, instead of every component of x.
 template <class T, class P, int blocks, bool whole>
 [[gnu::always_inline]] inline void gather_blocks(const GatherTile<T>& tile, const PathArgs& path,
                                                  const T (*b)[kLanes<T>], int u) {
@@ -59,17 +59,26 @@ template <class T, class P, int blocks, bool whole>
   int e = 0;
   do {  // a tile has an edge at least; a loop that may be empty would keep a second copy of the sums
     const T *const x = tile.at.x[e] + at_x, *const w = tile.at.w[e] + at_w, *const ahead = rows_ahead[e] + at_ahead;
-    V ws[blocks], wx[P::n1][blocks];
+    const auto xs = [&](auto m1, auto j) { return load(x + m1 * x_stride + j * kLanes<T>); };
+    V ws[blocks];
     unroll<blocks>([&](auto j) {
       ws[j] = load<whole>(w + j * kLanes<T>, path.mul - u);
       __builtin_prefetch(ahead + j * kLanes<T>);
     });
-    unroll<P::n1>([&](auto m1) {
-      unroll<blocks>([&](auto j) { wx[m1][j] = ws[j] * load(x + m1 * x_stride + j * kLanes<T>); });
-    });
-    unroll<P::entries>([&](auto k) {
-      unroll<blocks>([&](auto j) { sum[P::at.m3[k.value]][j] += b[k][e] * wx[P::at.m1[k.value]][j]; });
-    });
+    if constexpr (P::n3 == 1) {
+      V bx[blocks];
+      unroll<blocks>([&](auto j) { bx[j] = b[0][e] * xs(Index<P::at.m1[0]>{}, j); });
+      unroll<P::entries - 1>([&](auto k) {
+        unroll<blocks>([&](auto j) { bx[j] += b[k + 1][e] * xs(Index<P::at.m1[k.value + 1]>{}, j); });
+      });
+      unroll<blocks>([&](auto j) { sum[0][j] += ws[j] * bx[j]; });
+    } else {
+      V wx[P::n1][blocks];
+      unroll<P::n1>([&](auto m1) { unroll<blocks>([&](auto j) { wx[m1][j] = ws[j] * xs(m1, j); }); });
+      unroll<P::entries>([&](auto k) {
+        unroll<blocks>([&](auto j) { sum[P::at.m3[k.value]][j] += b[k][e] * wx[P::at.m1[k.value]][j]; });
+      });
+    }
   } while (++e < tile.edges);
   unroll<P::n3>([&](auto m3) {
     unroll<blocks>([&](auto j) { store(out + m3 * out_stride + j * kLanes<T>, sum[m3][j]); });

@@ -1,39 +1,14 @@
 #include "cpu/conv/problem.h"
 
 #include <algorithm>
-#include <charconv>
 #include <compare>
 #include <cstdlib>
-#include <mutex>
 #include <stdexcept>
-#include <unordered_map>
+
+#include "cpu/description.h"
 
 namespace nf {
 namespace {
-
-// Numbers separated by blanks; independent of the locale.
-class Reader {
- public:
-  explicit Reader(const std::string& text) : at_(text.data()), end_(at_ + text.size()) {}
-
-  bool done() {
-    while (at_ != end_ && *at_ == ' ') ++at_;
-    return at_ == end_;
-  }
-
-  template <class Number>
-  Number next() {
-    Number value{};
-    if (done()) throw std::runtime_error("conv: the description of the paths ends too early");
-    const auto [stop, error] = std::from_chars(at_, end_, value);
-    if (error != std::errc{}) throw std::runtime_error("conv: the description of the paths has something that is no number");
-    at_ = stop;
-    return value;
-  }
-
- private:
-  const char *at_, *end_;
-};
 
 // One irrep of x or out: where it begins, how many elements, and its degree.
 struct Block {
@@ -61,17 +36,15 @@ void check_inside(const ConvPath& p, const ConvProblem& problem) {
                              std::to_string(p.l3) + ") does not fit the rows given");
 }
 
-ConvProblem parse(const std::string& text) {
-  Reader reader(text);
+ConvProblem parse(Description text) {
   ConvProblem problem;
-  for (int* dim : {&problem.dim_x, &problem.dim_y, &problem.dim_w, &problem.dim_out}) *dim = reader.next<int>();
+  text.read(problem.dim_x, problem.dim_y, problem.dim_w, problem.dim_out);
   std::vector<Block> x, out;
   std::vector<char> owned(std::max(problem.dim_w, 0), 0);
   bool weights_apart = true;
-  while (!reader.done()) {
+  while (!text.done()) {
     ConvPath p;
-    for (int* field : {&p.l1, &p.l2, &p.l3, &p.mul, &p.x, &p.y, &p.w, &p.w_stride, &p.out}) *field = reader.next<int>();
-    p.coefficient = reader.next<double>();
+    text.read(p.l1, p.l2, p.l3, p.mul, p.x, p.y, p.w, p.w_stride, p.out, p.coefficient);
     check_inside(p, problem);
     x.push_back({p.x, p.mul * (2 * p.l1 + 1), p.l1});
     out.push_back({p.out, p.mul * (2 * p.l3 + 1), p.l3});
@@ -90,12 +63,6 @@ ConvProblem parse(const std::string& text) {
 
 }  // namespace
 
-const ConvProblem& ConvProblem::of(const std::string& text) {
-  static std::mutex mutex;
-  static std::unordered_map<std::string, ConvProblem> known;
-  const std::lock_guard lock(mutex);
-  const auto found = known.find(text);
-  return found != known.end() ? found->second : known.emplace(text, parse(text)).first->second;
-}
+const ConvProblem& ConvProblem::of(const std::string& text) { return problem_of<ConvProblem>("conv", text, parse); }
 
 }  // namespace nf

@@ -1,10 +1,13 @@
 // gate: from torch tensors to the kernels.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "cpu/description.h"
 #include "cpu/gate/gate.h"
 #include "tensors.h"
 
@@ -29,29 +32,33 @@ bool apart(std::vector<Block> blocks, int64_t dim, bool& filled) {
   return end <= dim;
 }
 
-GateProblem gate_problem(const std::vector<int64_t>& integers, const std::vector<double>& constants, int64_t dim_in) {
-  STD_TORCH_CHECK(integers.size() == 6 * constants.size(), "gate: a segment is six integers and one constant");
-  GateProblem problem{{}, int(dim_in), 0, true};
+// As GateProblem of nequip_fast/ops/gate.py describes it: two widths, then the seven fields of each segment.
+GateProblem parse(Description text) {
+  GateProblem problem{{}, 0, 0, true};
+  text.read(problem.dim_in, problem.dim_out);
   std::vector<Block> reads, writes;
-  for (size_t k = 0; k < constants.size(); ++k) {
-    const int64_t* n = integers.data() + 6 * k;
-    STD_TORCH_CHECK(n[5] >= 0 && n[5] < kActivations && n[4] > 0 && (n[1] >= 0 || n[4] == 1), "gate: segment ", k,
+  while (!text.done()) {
+    GateSegment s;
+    int activation;
+    text.read(s.x, s.gate, s.out, s.mul, s.dim, activation, s.constant);
+    STD_TORCH_CHECK(activation >= 0 && activation < kActivations && s.dim > 0 && (s.gate >= 0 || s.dim == 1),
+                    "gate: segment ", problem.segments.size(),
                     " has an unknown activation, or more than one component and no gate");
-    problem.segments.push_back({int(n[0]), int(n[1]), int(n[2]), int(n[3]), int(n[4]), Activation(n[5]), constants[k]});
-    problem.dim_out += int(n[3] * n[4]);
-    reads.emplace_back(n[0], n[3] * n[4]);
-    if (n[1] >= 0) reads.emplace_back(n[1], n[3]);
-    writes.emplace_back(n[2], n[3] * n[4]);
+    s.activation = Activation(activation);
+    problem.segments.push_back(s);
+    reads.emplace_back(s.x, int64_t(s.mul) * s.dim);
+    if (s.gate >= 0) reads.emplace_back(s.gate, s.mul);
+    writes.emplace_back(s.out, int64_t(s.mul) * s.dim);
   }
   bool written = true;
-  STD_TORCH_CHECK(apart(reads, dim_in, problem.reads_all) && apart(writes, problem.dim_out, written) && written,
-                  "gate: the segments do not fit rows of ", dim_in, " elements");
+  STD_TORCH_CHECK(apart(reads, problem.dim_in, problem.reads_all) && apart(writes, problem.dim_out, written) && written,
+                  "gate: the segments do not fit rows of ", problem.dim_in, " and ", problem.dim_out, " elements");
   return problem;
 }
 
 // Rows of `dim` numbers, the leading dimensions of `like`.
 Tensor gate_rows(const Tensor& tensor, const Tensor& like, int64_t dim, const char* name) {
-  bool same = tensor.dim() == like.dim() && tensor.size(tensor.dim() - 1) == dim;
+  bool same = tensor.dim() == like.dim() && tensor.dim() > 0 && tensor.size(tensor.dim() - 1) == dim;
   for (int64_t i = 0; same && i + 1 < like.dim(); ++i) same = tensor.size(i) == like.size(i);
   STD_TORCH_CHECK(same && tensor.is_cpu() && tensor.scalar_type() == like.scalar_type(), "gate: ", name,
                   " must be a CPU tensor [..., ", dim, "] of the shape and dtype of the others");
@@ -59,12 +66,11 @@ Tensor gate_rows(const Tensor& tensor, const Tensor& like, int64_t dim, const ch
 }
 
 struct GateInputs {
-  GateProblem problem;
+  const GateProblem& problem;
   Tensor x;
 
-  GateInputs(const Tensor& tensor, const std::vector<int64_t>& integers, const std::vector<double>& constants)
-      : problem(gate_problem(integers, constants, tensor.dim() ? tensor.size(tensor.dim() - 1) : -1)),
-        x(gate_rows(tensor, tensor, problem.dim_in, "x")) {}
+  GateInputs(const Tensor& tensor, const std::string& segments)
+      : problem(problem_of<GateProblem>("gate", segments, parse)), x(gate_rows(tensor, tensor, problem.dim_in, "x")) {}
 
   Tensor empty(int64_t dim) const {
     std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
@@ -81,8 +87,8 @@ struct GateInputs {
   }
 };
 
-Tensor gate_cpu(Tensor x, std::vector<int64_t> integers, std::vector<double> constants) {
-  const GateInputs in(x, integers, constants);
+Tensor gate_cpu(Tensor x, std::string segments) {
+  const GateInputs in(x, segments);
   Tensor out = in.empty(in.problem.dim_out);
   in.each([&](const auto& kernels, auto t, int64_t begin, int64_t end) {
     using T = decltype(t);
@@ -91,8 +97,8 @@ Tensor gate_cpu(Tensor x, std::vector<int64_t> integers, std::vector<double> con
   return out;
 }
 
-Tensor gate_vjp_cpu(Tensor x, Tensor g_, std::vector<int64_t> integers, std::vector<double> constants) {
-  const GateInputs in(x, integers, constants);
+Tensor gate_vjp_cpu(Tensor x, Tensor g_, std::string segments) {
+  const GateInputs in(x, segments);
   const Tensor g = gate_rows(g_, in.x, in.problem.dim_out, "g");
   Tensor dx = in.empty(in.problem.dim_in);
   in.each([&](const auto& kernels, auto t, int64_t begin, int64_t end) {
@@ -102,9 +108,8 @@ Tensor gate_vjp_cpu(Tensor x, Tensor g_, std::vector<int64_t> integers, std::vec
   return dx;
 }
 
-std::tuple<Tensor, Tensor> gate_vjp_grad_cpu(Tensor x, Tensor g_, Tensor c_, std::vector<int64_t> integers,
-                                             std::vector<double> constants) {
-  const GateInputs in(x, integers, constants);
+std::tuple<Tensor, Tensor> gate_vjp_grad_cpu(Tensor x, Tensor g_, Tensor c_, std::string segments) {
+  const GateInputs in(x, segments);
   const Tensor g = gate_rows(g_, in.x, in.problem.dim_out, "g"), c = gate_rows(c_, in.x, in.problem.dim_in, "c");
   Tensor dx = in.empty(in.problem.dim_in), dg = in.empty(in.problem.dim_out);
   in.each([&](const auto& kernels, auto t, int64_t begin, int64_t end) {

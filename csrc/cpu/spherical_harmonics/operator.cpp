@@ -11,7 +11,7 @@
 namespace nf {
 namespace {
 
-constexpr int64_t kNumbersPerTask = 1 << 16;  // fewer are not worth waking a thread for
+constexpr int64_t kNumbersPerTask = 1 << 14;  // fewer are not worth waking a thread for
 
 HarmonicProblem harmonic_problem(const std::vector<int64_t>& degrees, const std::string& normalization,
                                  bool normalize) {

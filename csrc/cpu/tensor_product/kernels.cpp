@@ -5,6 +5,7 @@
 
 #include "cpu/tensor_product/multiply.h"
 #include "cpu/transpose.h"
+#include "cpu/unroll.h"
 
 namespace nf::NF_ISA {
 
@@ -41,7 +42,7 @@ void write(const T* columns, int64_t column, int count, int vectors, T* const* r
 
 template <class T>
 void to_rows(const T* columns, int64_t step, int count, int vectors, T* rows) {
-  const int64_t width = (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  const int64_t width = padded<T>(count);
   for (int v = 0; v < vectors; ++v, columns += kLanes<T>, rows += kLanes<T> * width)
     for (int first = 0; first < count; first += kLanes<T>) {
       Vec<T> square[kLanes<T>];
@@ -61,6 +62,68 @@ void sum_samples(const T* columns, int64_t count, int vectors, T* sums) {
   }
 }
 
+template <class T, bool to_x, bool to_y>
+void scalar_channel_of(const ScalarChannel<T>& c) {
+  const int64_t width = int64_t(c.vectors) * kLanes<T>;
+  for (int64_t s = 0; s < width; s += kLanes<T>) {
+    Vec<T> x{}, sums[4]{};  // the sum in parts that do not wait for each other
+    if constexpr (to_y) x = load(c.x + s) * c.coefficient;
+    for (int i = 0; i < c.count; ++i) {
+      const Vec<T> h = load(c.h + i * width + s);
+      if constexpr (to_x) sums[i % 4] += load(c.y + i * width + s) * h;
+      if constexpr (to_y) store(c.to_y + i * width + s, load(c.to_y + i * width + s) + x * h);
+    }
+    if constexpr (to_x)
+      store(c.to_x + s, load(c.to_x + s) + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * c.coefficient);
+  }
+}
+
+template <class T>
+void scalar_channel(const ScalarChannel<T>& c) {
+  if (c.to_x)
+    c.to_y ? scalar_channel_of<T, true, true>(c) : scalar_channel_of<T, true, false>(c);
+  else if (c.to_y)
+    scalar_channel_of<T, false, true>(c);
+}
+
+template <class T>
+void over_components(const ComponentProduct<T>& p) {
+  const int64_t width = int64_t(p.vectors) * kLanes<T>;
+  const T* g = p.g;
+  for (int k = 0; k < p.count; ++k, g += p.components * width)
+    for (int64_t s = 0; s < width; s += kLanes<T>) {
+      Vec<T> sum = load(p.x + s) * load(g + s);
+      for (int m = 1; m < p.components; ++m) sum += load(p.x + m * width + s) * load(g + m * width + s);
+      store(p.to + k * p.step + s, sum * p.coefficient);
+    }
+}
+
+template <class T, int vectors>
+void over_channels_of(const ComponentProduct<T>& p) {
+  constexpr int64_t width = vectors * kLanes<T>;
+  for (int m = 0; m < p.components; ++m) {
+    Vec<T> sums[vectors]{};
+    for (int k = 0; k < p.count; ++k)
+      unroll<vectors>([&](auto v) {
+        const int64_t s = v * kLanes<T>;
+        sums[v] += load(p.x + k * width + s) * load(p.g + (int64_t(k) * p.components + m) * width + s);
+      });
+    T* const to = p.to + m * p.step;
+    unroll<vectors>([&](auto v) {
+      store(to + v * kLanes<T>, load(to + v * kLanes<T>) + sums[v] * p.coefficient);
+    });
+  }
+}
+
+template <class T>
+void over_channels(const ComponentProduct<T>& p) {
+  switch (p.vectors) {
+    case 1: return over_channels_of<T, 1>(p);
+    case 2: return over_channels_of<T, 2>(p);
+    case 4: return over_channels_of<T, 4>(p);
+  }
+}
+
 template <class T>
 ProductKernels<T> make() {
   ProductKernels<T> kernels{};
@@ -69,6 +132,9 @@ ProductKernels<T> make() {
   kernels.multiply = multiply<T>;
   kernels.mix_rows = mix_rows<T>;
   kernels.dots = dots<T>;
+  kernels.scalar_channel = scalar_channel<T>;
+  kernels.over_components = over_components<T>;
+  kernels.over_channels = over_channels<T>;
   kernels.read = read<T>;
   kernels.write = write<T>;
   kernels.to_rows = to_rows<T>;

@@ -44,7 +44,7 @@ struct MatrixProduct {
   bool add;
 };
 
-// c[i][k] = Σ_j a(i, j) b[j][k] for k < width, all numbers; one of a's steps is 1
+// c[i][k] (+)= Σ_j a(i, j) b[j][k] for k < width, all numbers; one of a's steps is 1
 template <class T>
 struct RowMixture {
   int rows, depth, width;
@@ -54,6 +54,7 @@ struct RowMixture {
   int64_t b_depth;
   T* c;
   int64_t c_row;
+  bool add;
 };
 
 // t[i][k] (+)= Σ_n a[i][n] b[i][k][n]: a vector each, for `rows` · `columns` of them
@@ -69,6 +70,25 @@ struct Dots {
   bool add;
 };
 
+// to_x += coefficient · Σ_i y[i] h[i] and to_y[i] += coefficient · x h[i] for i < count: columns; null: not wanted.
+template <class T>
+struct ScalarChannel {
+  int count, vectors;
+  const T *h, *x, *y;
+  T *to_x, *to_y;
+  T coefficient;
+};
+
+// Products of a column with each of `count` · `components` columns g[k][m].
+template <class T>
+struct ComponentProduct {
+  int count, components, vectors;
+  const T *x, *g;
+  T* to;
+  int64_t step;  // of `to`
+  T coefficient;
+};
+
 template <class T>
 struct ProductKernels {
   int lanes;
@@ -77,6 +97,9 @@ struct ProductKernels {
   void (*multiply)(const MatrixProduct<T>&);
   void (*mix_rows)(const RowMixture<T>&);
   void (*dots)(const Dots<T>&);
+  void (*scalar_channel)(const ScalarChannel<T>&);
+  void (*over_components)(const ComponentProduct<T>&);  // to[k] = coefficient · Σ_m x[m] g[k][m]
+  void (*over_channels)(const ComponentProduct<T>&);    // to[m] += coefficient · Σ_k x[k] g[k][m]
 
   // `count` elements from `column` on of vectors · lanes rows -> columns[count][vectors · lanes]
   void (*read)(const T* const* rows, int64_t column, int count, int vectors, T* columns);

@@ -14,6 +14,7 @@ inline constexpr int kAccumulators = 24;  // of 32 registers
 inline constexpr int kAccumulators = 12;  // of 16
 #endif
 inline constexpr int kMaxColumns = 4, kMaxRows = 12;  // of a block; columns in vectors
+inline constexpr int kPanelBytes = 32 * 1024;
 
 // How a(i, j) is found and what it is: which step is one element, and whether an element is a number or a vector.
 enum class Left { unit_row, unit_depth, unit_row_per_sample, unit_depth_per_sample };
@@ -45,15 +46,33 @@ template <class T, Left left, int rows, int columns>
   });
 }
 
-// As many blocks of `rows` rows as there are, then halves of that.
-template <class T, Left left, int rows, int columns>
-void block_column(const MatrixProduct<T>& p, int first, const T* b, T* c) {
+// All rows, in as few blocks of at most `most` as possible, which differ by one row: a small block wastes the processor.
+template <class T, Left left, int most, int columns>
+void block_column(const MatrixProduct<T>& p, const T* b, T* c) {
   constexpr bool per_sample = left == Left::unit_row_per_sample || left == Left::unit_depth_per_sample;
   constexpr bool unit_row = left == Left::unit_row || left == Left::unit_row_per_sample;
   const int64_t a_row = unit_row ? (per_sample ? kLanes<T> : 1) : p.a_row;
-  for (; first + rows <= p.rows; first += rows) block<T, left, rows, columns>(p, p.a + first * a_row, b, c + first * p.c_row);
-  if constexpr (rows > 1)
-    if (first < p.rows) block_column<T, left, rows / 2, columns>(p, first, b, c);
+  for (int first = 0, size; first < p.rows; first += size) {
+    const int left_over = p.rows - first, blocks = (left_over + most - 1) / most;
+    size = (left_over + blocks - 1) / blocks;
+    unroll<most>([&](auto i) {
+      if (size == i + 1) block<T, left, i + 1, columns>(p, p.a + first * a_row, b, c + first * p.c_row);
+    });
+  }
+}
+
+// The depth in parts whose rows of b stay in the first-level cache for all blocks of rows.
+template <class T, Left left, int columns>
+void panel(MatrixProduct<T> p, const T* b, T* c) {
+  constexpr int most = kPanelBytes / (columns * kVectorBytes);
+  const int parts = std::max(1, (p.depth + most - 1) / most), depth = p.depth;
+  for (int part = 0; part < parts; ++part) {
+    const int first = int(int64_t(depth) * part / parts), end = int(int64_t(depth) * (part + 1) / parts);
+    p.depth = end - first;
+    block_column<T, left, std::min(kMaxRows, kAccumulators / columns), columns>(p, b + first * p.b_depth, c);
+    p.a += p.depth * (left == Left::unit_depth ? 1 : left == Left::unit_depth_per_sample ? kLanes<T> : p.a_depth);
+    p.add = true;
+  }
 }
 
 template <class T, Left left>
@@ -62,10 +81,10 @@ void multiply_with(const MatrixProduct<T>& p) {
     const T* b = p.b + n * kLanes<T>;
     T* c = p.c + n * kLanes<T>;
     switch (std::min(p.columns - n, kMaxColumns)) {
-      case 1: block_column<T, left, std::min(kMaxRows, kAccumulators / 1), 1>(p, 0, b, c); break;
-      case 2: block_column<T, left, std::min(kMaxRows, kAccumulators / 2), 2>(p, 0, b, c); break;
-      case 3: block_column<T, left, std::min(kMaxRows, kAccumulators / 3), 3>(p, 0, b, c); break;
-      case 4: block_column<T, left, std::min(kMaxRows, kAccumulators / 4), 4>(p, 0, b, c); break;
+      case 1: panel<T, left, 1>(p, b, c); break;
+      case 2: panel<T, left, 2>(p, b, c); break;
+      case 3: panel<T, left, 3>(p, b, c); break;
+      case 4: panel<T, left, 4>(p, b, c); break;
     }
   }
 }
@@ -82,12 +101,13 @@ void multiply(const MatrixProduct<T>& p) {
 template <class T>
 void mix_rows(const RowMixture<T>& m) {
   const int whole = m.width / kLanes<T>, k = whole * kLanes<T>, rest = m.width - k;
-  multiply<T>({m.rows, m.depth, whole, m.a, m.a_row, m.a_depth, false, m.b, m.b_depth, m.c, m.c_row, false});
+  multiply<T>({m.rows, m.depth, whole, m.a, m.a_row, m.a_depth, false, m.b, m.b_depth, m.c, m.c_row, m.add});
   for (int i = 0; rest > 0 && i < m.rows; ++i) {
-    Vec<T> sum{};
+    T* const c = m.c + i * m.c_row + k;
+    Vec<T> sum = m.add ? load_some(c, rest) : Vec<T>{};
     for (int j = 0; j < m.depth; ++j)
       sum += m.a[i * m.a_row + j * m.a_depth] * load_some(m.b + j * m.b_depth + k, rest);
-    store_some(m.c + i * m.c_row + k, sum, rest);
+    store_some(c, sum, rest);
   }
 }
 

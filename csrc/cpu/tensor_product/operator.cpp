@@ -1,9 +1,10 @@
-// tensor_product and its gradient as torch operators.
+// tensor_product and its derivatives as torch operators.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <tuple>
-#include <vector>
 
 #include "cpu/tensor_product/product.h"
 #include "tensors.h"
@@ -11,37 +12,23 @@
 namespace nf {
 namespace {
 
-constexpr size_t kNumbers = 11;  // integers a path
-
-ProductProblem problem_of(const std::vector<int64_t>& numbers, const std::vector<double>& coefficients, int64_t dim_x,
-                          int64_t dim_y, int64_t dim_w, int64_t dim_out) {
-  STD_TORCH_CHECK(numbers.size() == kNumbers * coefficients.size(),
-                  "tensor_product: a path is eleven integers and one coefficient");
-  ProductProblem problem{{}, dim_x, dim_y, dim_w, dim_out};
-  for (size_t k = 0; k < coefficients.size(); ++k) {
-    const int64_t* n = numbers.data() + kNumbers * k;
-    STD_TORCH_CHECK(n[0] >= 0 && n[0] <= int64_t(Mode::pairs_w), "tensor_product: unknown mode ", n[0]);
-    problem.paths.push_back({Mode(n[0]), int(n[1]), int(n[2]), int(n[3]), int(n[4]), int(n[5]), int(n[6]), n[7], n[8],
-                             n[9], n[10], coefficients[k]});
-  }
-  problem.check();
-  return problem;
-}
-
 struct Inputs {
+  const ProductProblem& problem;
   Tensor x, y, w;
   int64_t batch = 1;
-  ProductProblem problem;
 
-  Inputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const std::vector<int64_t>& paths,
-         const std::vector<double>& coefficients, int64_t dim_out)
-      : x(as_contiguous(x_)), y(as_contiguous(y_)), w(as_contiguous(w_)) {
+  Inputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const std::string& paths)
+      : problem(ProductProblem::of(paths)), x(as_contiguous(x_)), y(as_contiguous(y_)), w(as_contiguous(w_)) {
     for (const Tensor* tensor : {&x, &y, &w})
       if (tensor->size(0) != 1) batch = tensor->size(0);
-    check_rows(x, x.size(0) == 1 ? 1 : batch, x.scalar_type(), "tensor_product: x");
-    check_rows(y, y.size(0) == 1 ? 1 : batch, x.scalar_type(), "tensor_product: y");
-    check_rows(w, w.size(0) == 1 ? 1 : batch, x.scalar_type(), "tensor_product: w");
-    problem = problem_of(paths, coefficients, x.size(1), y.size(1), w.size(1), dim_out);
+    check(x, problem.dim_x, x.size(0) == 1 ? 1 : batch, "tensor_product: x");
+    check(y, problem.dim_y, y.size(0) == 1 ? 1 : batch, "tensor_product: y");
+    check(w, problem.dim_w, w.size(0) == 1 ? 1 : batch, "tensor_product: w");
+  }
+
+  void check(const Tensor& tensor, int64_t columns, int64_t rows, const char* name) const {
+    check_rows(tensor, rows, x.scalar_type(), name);
+    STD_TORCH_CHECK(tensor.size(1) == columns, name, " must have ", columns, " columns for these paths");
   }
 
   template <class T>
@@ -51,12 +38,34 @@ struct Inputs {
   }
 };
 
+// The tangents of a call, shapes as those of x, y and w; contiguous.
+struct Tangents {
+  std::optional<Tensor> x, y, w;
+
+  Tangents(const Inputs& in, const std::optional<Tensor>& x_, const std::optional<Tensor>& y_,
+           const std::optional<Tensor>& w_)
+      : x(checked(in, x_, in.x, "tensor_product: tangent of x")), y(checked(in, y_, in.y, "tensor_product: tangent of y")),
+        w(checked(in, w_, in.w, "tensor_product: tangent of w")) {}
+
+  static std::optional<Tensor> checked(const Inputs& in, const std::optional<Tensor>& tangent, const Tensor& at,
+                                       const char* name) {
+    if (!tangent) return std::nullopt;
+    in.check(*tangent, at.size(1), at.size(0), name);
+    return as_contiguous(*tangent);
+  }
+
+  template <class T>
+  ProductTangent<T> direction() const {
+    const auto data = [](const std::optional<Tensor>& t) { return t ? t->const_data_ptr<T>() : nullptr; };
+    return {data(x), data(y), data(w)};
+  }
+};
+
 Threads threads() { return {std::max(1, int(torch::stable::get_num_threads())), parallel}; }
 
-Tensor tensor_product_cpu(Tensor x, Tensor y, Tensor w, std::vector<int64_t> paths, std::vector<double> coefficients,
-                          int64_t dim_out) {
-  const Inputs in(x, y, w, paths, coefficients, dim_out);
-  Tensor out = new_tensor(in.x, {in.batch, dim_out});
+Tensor tensor_product_cpu(Tensor x, Tensor y, Tensor w, std::string paths) {
+  const Inputs in(x, y, w, paths);
+  Tensor out = new_tensor(in.x, {in.batch, in.problem.dim_out});
   by_dtype(in.x, "tensor_product", [&](auto t) {
     using T = decltype(t);
     tensor_product<T>(in.problem, in.operands<T>(), out.mutable_data_ptr<T>(), threads());
@@ -64,25 +73,52 @@ Tensor tensor_product_cpu(Tensor x, Tensor y, Tensor w, std::vector<int64_t> pat
   return out;
 }
 
-// A gradient that is not needed comes back as a tensor [0].
-std::tuple<Tensor, Tensor, Tensor> tensor_product_grad_cpu(Tensor x, Tensor y, Tensor w, Tensor g,
-                                                           std::vector<int64_t> paths, std::vector<double> coefficients,
-                                                           bool need_x, bool need_y, bool need_w) {
-  const Tensor cotangent = as_contiguous(g);
-  const Inputs in(x, y, w, paths, coefficients, cotangent.size(1));
-  check_rows(cotangent, in.batch, in.x.scalar_type(), "tensor_product: g");
-  const auto like = [](const Tensor& tensor, bool need) {
-    return need ? new_tensor(tensor, {tensor.size(0), tensor.size(1)})
-                : new_tensor(tensor, {0});
-  };
-  Tensor dx = like(in.x, need_x), dy = like(in.y, need_y), dw = like(in.w, need_w);
-  by_dtype(in.x, "tensor_product_grad", [&](auto t) {
+Tensor tensor_product_tangent_cpu(Tensor x, Tensor y, Tensor w, std::optional<Tensor> dx, std::optional<Tensor> dy,
+                                  std::optional<Tensor> dw, std::string paths) {
+  const Inputs in(x, y, w, paths);
+  const Tangents along(in, dx, dy, dw);
+  Tensor out = new_tensor(in.x, {in.batch, in.problem.dim_out});
+  by_dtype(in.x, "tensor_product_tangent", [&](auto t) {
     using T = decltype(t);
-    const auto data = [](Tensor& tensor, bool need) { return need ? tensor.mutable_data_ptr<T>() : nullptr; };
-    tensor_product_grad<T>(in.problem, in.operands<T>(), cotangent.const_data_ptr<T>(),
-                           {data(dx, need_x), data(dy, need_y), data(dw, need_w)}, threads());
+    tensor_product_tangent<T>(in.problem, in.operands<T>(), along.direction<T>(), out.mutable_data_ptr<T>(), threads());
+  });
+  return out;
+}
+
+// body(cotangent, gradients) for the gradients wanted; what is not wanted comes back empty.
+template <class Body>
+std::tuple<Tensor, Tensor, Tensor> gradients(const Inputs& in, const Tensor& g, bool want_x, bool want_y, bool want_w,
+                                             const Body& body) {
+  const Tensor cotangent = as_contiguous(g);
+  in.check(cotangent, in.problem.dim_out, in.batch, "tensor_product: g");
+  const auto like = [](const Tensor& tensor, bool wanted) {
+    return new_tensor(tensor, {wanted ? tensor.size(0) : 0, tensor.size(1)});
+  };
+  Tensor dx = like(in.x, want_x), dy = like(in.y, want_y), dw = like(in.w, want_w);
+  by_dtype(in.x, "tensor_product_gradient", [&](auto t) {
+    using T = decltype(t);
+    const auto data = [](Tensor& tensor, bool wanted) { return wanted ? tensor.mutable_data_ptr<T>() : nullptr; };
+    body(cotangent.const_data_ptr<T>(), ProductGradients<T>{data(dx, want_x), data(dy, want_y), data(dw, want_w)});
   });
   return {dx, dy, dw};
+}
+
+std::tuple<Tensor, Tensor, Tensor> tensor_product_gradient_cpu(Tensor x, Tensor y, Tensor w, Tensor g, std::string paths,
+                                                               bool want_x, bool want_y, bool want_w) {
+  const Inputs in(x, y, w, paths);
+  return gradients(in, g, want_x, want_y, want_w, [&]<class T>(const T* cotangent, const ProductGradients<T>& to) {
+    tensor_product_gradient<T>(in.problem, in.operands<T>(), cotangent, to, threads());
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor> tensor_product_gradient_tangent_cpu(
+    Tensor x, Tensor y, Tensor w, Tensor g, std::optional<Tensor> dx, std::optional<Tensor> dy, std::optional<Tensor> dw,
+    std::string paths, bool want_x, bool want_y, bool want_w) {
+  const Inputs in(x, y, w, paths);
+  const Tangents along(in, dx, dy, dw);
+  return gradients(in, g, want_x, want_y, want_w, [&]<class T>(const T* cotangent, const ProductGradients<T>& to) {
+    tensor_product_gradient_tangent<T>(in.problem, in.operands<T>(), along.direction<T>(), cotangent, to, threads());
+  });
 }
 
 }  // namespace
@@ -90,5 +126,7 @@ std::tuple<Tensor, Tensor, Tensor> tensor_product_grad_cpu(Tensor x, Tensor y, T
 
 STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CPU, lib) {
   lib.impl("tensor_product", TORCH_BOX(&nf::tensor_product_cpu));
-  lib.impl("tensor_product_grad", TORCH_BOX(&nf::tensor_product_grad_cpu));
+  lib.impl("tensor_product_tangent", TORCH_BOX(&nf::tensor_product_tangent_cpu));
+  lib.impl("tensor_product_gradient", TORCH_BOX(&nf::tensor_product_gradient_cpu));
+  lib.impl("tensor_product_gradient_tangent", TORCH_BOX(&nf::tensor_product_gradient_tangent_cpu));
 }

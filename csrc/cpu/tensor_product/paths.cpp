@@ -1,10 +1,12 @@
 #include "cpu/tensor_product/paths.h"
 
-#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "cpu/description.h"
 
 namespace nf {
 
@@ -44,6 +46,30 @@ bool fits(const ProductPath& p, const ProductProblem& problem) {
 }
 
 }  // namespace
+
+const ProductProblem& ProductProblem::of(const std::string& text) {
+  return problem_of<ProductProblem>("tensor_product", text, [](Description numbers) {
+    ProductProblem problem;
+    numbers.read(problem.dim_x, problem.dim_y, problem.dim_w, problem.dim_out);
+    while (!numbers.done()) {
+      int mode;
+      ProductPath p;
+      numbers.read(mode, p.l1, p.l2, p.l3, p.mul1, p.mul2, p.mul3, p.x, p.y, p.w, p.out, p.coefficient);
+      if (mode < 0 || mode > int(Mode::pairs_w))
+        throw std::runtime_error("tensor_product: unknown mode " + std::to_string(mode));
+      p.mode = Mode(mode);
+      problem.paths.push_back(p);
+    }
+    problem.check();
+    return problem;
+  });
+}
+
+ProductProblem ProductProblem::weighted() const {
+  ProductProblem problem{{}, dim_x, dim_y, dim_w, dim_out};
+  std::copy_if(paths.begin(), paths.end(), std::back_inserter(problem.paths), [](const ProductPath& p) { return p.w >= 0; });
+  return problem;
+}
 
 void ProductProblem::check() const {
   std::vector<std::pair<int64_t, int64_t>> blocks;

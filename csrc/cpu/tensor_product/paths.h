@@ -1,7 +1,9 @@
 // The paths of a tensor product, and the pairs of channels that each of them joins.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace nf {
@@ -29,12 +31,25 @@ struct ProductProblem {
   std::vector<ProductPath> paths;
   int64_t dim_x, dim_y, dim_w, dim_out;
 
+  // The problem that `text` describes: four widths, then the twelve fields of each path, as ProductProblem of
+  // nequip_fast/ops/product_paths.py writes them. Parsed and checked once, then kept.
+  static const ProductProblem& of(const std::string& text);
+
   // No column of w is without a path.
   bool all_weights_used() const {
     int64_t used = 0;
     for (const ProductPath& p : paths) used += p.weights();
     return used == dim_w;
   }
+
+  // In every path y holds scalars, each of which has a matrix of weights.
+  bool has_scalar_attributes() const {
+    return std::all_of(paths.begin(), paths.end(),
+                       [](const ProductPath& p) { return p.mode == Mode::uvw && p.l2 == 0; });
+  }
+
+  // The same without the paths that have no weights.
+  ProductProblem weighted() const;
 
   // Throws std::runtime_error unless every path fits its rows and its mode, and has weights of its own.
   void check() const;

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "cpu/tensor_product/attributes.h"
 #include "cpu/tensor_product/repeats.h"
 #include "cpu/tensor_product/worker.h"
 
@@ -92,6 +93,84 @@ ProductOperands<T> contracted(const ProductOperands<T>& in, const T* weights) {
   return {in.batch, in.rows_x, 1, 1, in.x, &ContractedWeights<T>::attribute, weights};
 }
 
+// Attributes of its own for each sample, or nearly: work for AttributeGradients.
+template <class T>
+bool has_distinct_attributes(const ProductProblem& problem, const ProductOperands<T>& in) {
+  return in.batch > 1 && in.rows_x == in.batch && in.rows_y == in.batch && in.rows_w == 1 &&
+         problem.has_scalar_attributes();
+}
+
+// The gradients of x, where wanted, and of the contracted weights.
+template <class T>
+Scratch<T> contracted_gradient(const ContractedWeights<T>& weights, const ProductOperands<T>& in, const EqualRows& rows,
+                               const T* g, T* to_x, bool want_w, const Threads& threads) {
+  const Scratch<T> w = to_x ? weights.contract(in.w, threads) : Scratch<T>(0);
+  const int64_t size = want_w ? weights.groups() * weights.problem().dim_w : 0;
+  Scratch<T> dw(size);
+  std::fill_n(dw.get(), size, T(0));
+  run_gradient(plan(weights.problem(), contracted(in, w.get()), threads, &rows), g,
+               {to_x, nullptr, want_w ? dw.get() : nullptr}, threads);
+  return dw;
+}
+
+template <class T>
+void gradient(const ProductProblem& problem, const ProductOperands<T>& in, const T* g, const ProductGradients<T>& to,
+              const Threads& threads) {
+  const auto rows = to.x || to.w ? repeated_rows(problem, in) : std::nullopt;
+  const bool distinct = has_distinct_attributes(problem, in);
+  if (to.x) std::fill_n(to.x, in.rows_x == 1 ? problem.dim_x : 0, T(0));
+  if (to.y) std::fill_n(to.y, in.rows_y == 1 ? problem.dim_y : 0, T(0));
+  // with scalar attributes each weight's gradient is written once, else it is summed
+  if (to.w && !((rows || distinct) && problem.all_weights_used())) std::fill_n(to.w, in.rows_w * problem.dim_w, T(0));
+  if (in.batch == 0) return;
+  ProductGradients<T> left = to;
+  if (rows) {
+    const ContractedWeights<T> weights(problem, in, *rows);
+    const Scratch<T> dw = contracted_gradient(weights, in, *rows, g, to.x, to.w, threads);
+    if (to.w) weights.spread(dw.get(), to.w, threads);
+    left.x = left.w = nullptr;
+  }
+  if (!left.x && !left.y && !left.w) return;
+  if (!distinct) return run_gradient(plan(problem, in, threads), g, left, threads);
+  const AttributeGradients<T> attributes(problem, in.batch, g, threads);
+  if (left.x || left.y) attributes.rows(in.w, in.x, in.y, left.x, left.y);
+  if (left.w) attributes.weights(in.x, in.y, left.w, [](size_t, int64_t) {});
+}
+
+// Takes the terms of a sum one by one: the first is written where the sum belongs, the others are added to it.
+template <class T>
+class Sum {
+ public:
+  Sum(T* to, int64_t size, const Threads& threads) : to_(to), size_(size), threads_(threads) {}
+
+  // Where to write the next term; null where the sum is not wanted.
+  T* term() {
+    if (!to_ || !started_) return to_;
+    if (!next_) next_.emplace(size_);
+    return next_->get();
+  }
+  // The term has been written.
+  void add() {
+    if (next_)
+      threads_.parallel(size_, 1 << 15, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to_[i] += next_->get()[i];
+      });
+    started_ = true;
+  }
+  // After the last term.
+  void finish() {
+    if (to_ && !started_) std::fill_n(to_, size_, T(0));
+  }
+  bool started() const { return started_; }
+
+ private:
+  T* to_;
+  int64_t size_;
+  const Threads& threads_;
+  bool started_ = false;
+  std::optional<Scratch<T>> next_;
+};
+
 }  // namespace
 
 template <class T>
@@ -104,31 +183,78 @@ void tensor_product(const ProductProblem& problem, const ProductOperands<T>& in,
 }
 
 template <class T>
-void tensor_product_grad(const ProductProblem& problem, const ProductOperands<T>& in, const T* g,
-                         const ProductGradients<T>& grad, const Threads& threads) {
-  if (grad.x) std::fill_n(grad.x, in.rows_x == 1 ? problem.dim_x : 0, T(0));
-  if (grad.y) std::fill_n(grad.y, in.rows_y == 1 ? problem.dim_y : 0, T(0));
-  const auto rows = grad.x || grad.w ? repeated_rows(problem, in) : std::nullopt;
-  // with repeated rows each weight's gradient is written once, else it is summed
-  if (grad.w && !(rows && problem.all_weights_used())) std::fill_n(grad.w, in.rows_w * problem.dim_w, T(0));
-  if (in.batch == 0) return;
-  if (!rows) return run_gradient(plan(problem, in, threads), g, grad, threads);
-
-  const ContractedWeights<T> weights(problem, in, *rows);
-  const Scratch<T> w = grad.x ? weights.contract(in.w, threads) : Scratch<T>(0);
-  const int64_t size = weights.groups() * weights.problem().dim_w;
-  Scratch<T> dw(size);
-  std::fill_n(dw.get(), size, T(0));
-  run_gradient(plan(weights.problem(), contracted(in, w.get()), threads, &*rows), g,
-               {grad.x, nullptr, grad.w ? dw.get() : nullptr}, threads);
-  if (grad.w) weights.spread(dw.get(), grad.w, threads);
-  if (grad.y) run_gradient(plan(problem, in, threads), g, {nullptr, grad.y, nullptr}, threads);
+void tensor_product_tangent(const ProductProblem& problem, const ProductOperands<T>& in, const ProductTangent<T>& along,
+                            T* out, const Threads& threads) {
+  Sum<T> sum(out, in.batch * problem.dim_out, threads);
+  const auto replaced = [&](const ProductProblem& paths, const T* x, const T* y, const T* w) {
+    tensor_product(paths, {in.batch, in.rows_x, in.rows_y, in.rows_w, x, y, w}, sum.term(), threads);
+    sum.add();
+  };
+  if (along.x) replaced(problem, along.x, in.y, in.w);
+  if (along.y) replaced(problem, in.x, along.y, in.w);
+  if (along.w) replaced(problem.weighted(), in.x, in.y, along.w);
+  sum.finish();
 }
 
-#define NF_INSTANTIATE(T)                                                                                          \
-  template void tensor_product<T>(const ProductProblem&, const ProductOperands<T>&, T*, const Threads&);           \
-  template void tensor_product_grad<T>(const ProductProblem&, const ProductOperands<T>&, const T*,                 \
-                                       const ProductGradients<T>&, const Threads&);
+template <class T>
+void tensor_product_gradient(const ProductProblem& problem, const ProductOperands<T>& in, const T* g,
+                             const ProductGradients<T>& grad, const Threads& threads) {
+  gradient(problem, in, g, grad, threads);
+}
+
+template <class T>
+void tensor_product_gradient_tangent(const ProductProblem& problem, const ProductOperands<T>& in,
+                                     const ProductTangent<T>& along, const T* g, const ProductGradients<T>& grad,
+                                     const Threads& threads) {
+  const auto with = [&](const T* x, const T* y, const T* w) {
+    return ProductOperands<T>{in.batch, in.rows_x, in.rows_y, in.rows_w, x, y, w};
+  };
+  Sum<T> x(grad.x, in.rows_x * problem.dim_x, threads), y(grad.y, in.rows_y * problem.dim_y, threads),
+      w(grad.w, in.rows_w * problem.dim_w, threads);
+  if (along.x && along.y && has_distinct_attributes(problem, in)) {  // each weight is read, and written, once
+    const AttributeGradients<T> attributes(problem, in.batch, g, threads);
+    if (grad.x || grad.y) attributes.rows(in.w, along.x, along.y, x.term(), y.term());
+    const auto rows = grad.w ? repeated_rows(problem, in) : std::nullopt;
+    if (grad.w && !(rows && problem.all_weights_used())) std::fill_n(grad.w, problem.dim_w, T(0));
+    if (rows) {
+      const ContractedWeights<T> weights(problem, in, *rows);
+      const Scratch<T> dw =
+          contracted_gradient(weights, with(along.x, in.y, in.w), *rows, g, static_cast<T*>(nullptr), true, threads);
+      attributes.weights(in.x, along.y, grad.w,
+                         [&](size_t path, int64_t u) { weights.spread(path, u, dw.get(), grad.w, true); });
+    } else if (grad.w) {
+      attributes.weights(in.x, along.y, w.term(), [](size_t, int64_t) {});
+      w.add();
+      attributes.weights(along.x, in.y, w.term(), [](size_t, int64_t) {});
+    }
+    for (Sum<T>* sum : {&x, &y, &w}) sum->add();
+  } else {
+    // one operand replaced by its tangent: the gradients of the others
+    const auto replaced = [&](const ProductOperands<T>& operands, Sum<T>& one, bool first) {
+      gradient(problem, operands, g, {first ? nullptr : one.term(), first ? one.term() : nullptr, w.term()}, threads);
+      one.add();
+      w.add();
+    };
+    if (along.x) replaced(with(along.x, in.y, in.w), y, true);
+    if (along.y) replaced(with(in.x, along.y, in.w), x, false);
+  }
+  if (along.w) {
+    gradient(problem.weighted(), with(in.x, in.y, along.w), g, {x.term(), y.term(), nullptr}, threads);
+    x.add();
+    y.add();
+  }
+  for (Sum<T>* sum : {&x, &y, &w}) sum->finish();
+}
+
+#define NF_INSTANTIATE(T)                                                                                             \
+  template void tensor_product<T>(const ProductProblem&, const ProductOperands<T>&, T*, const Threads&);              \
+  template void tensor_product_tangent<T>(const ProductProblem&, const ProductOperands<T>&, const ProductTangent<T>&, \
+                                          T*, const Threads&);                                                        \
+  template void tensor_product_gradient<T>(const ProductProblem&, const ProductOperands<T>&, const T*,                \
+                                           const ProductGradients<T>&, const Threads&);                               \
+  template void tensor_product_gradient_tangent<T>(const ProductProblem&, const ProductOperands<T>&,                  \
+                                                   const ProductTangent<T>&, const T*, const ProductGradients<T>&,    \
+                                                   const Threads&);
 NF_INSTANTIATE(float)
 NF_INSTANTIATE(double)
 

@@ -20,6 +20,12 @@ struct ProductOperands {
   const T *x, *y, *w;
 };
 
+// A direction to differentiate in, shapes as the operands'; what is null stays fixed.
+template <class T>
+struct ProductTangent {
+  const T *x, *y, *w;
+};
+
 // Shapes as the operands'; null: not wanted.
 template <class T>
 struct ProductGradients {
@@ -30,9 +36,19 @@ struct ProductGradients {
 template <class T>
 void tensor_product(const ProductProblem&, const ProductOperands<T>&, T* out, const Threads&);
 
+// The derivative of out in that direction.
+template <class T>
+void tensor_product_tangent(const ProductProblem&, const ProductOperands<T>&, const ProductTangent<T>&, T* out,
+                            const Threads&);
+
 // Gradients of Σ g · out for g [batch, dim_out].
 template <class T>
-void tensor_product_grad(const ProductProblem&, const ProductOperands<T>&, const T* g, const ProductGradients<T>&,
-                         const Threads&);
+void tensor_product_gradient(const ProductProblem&, const ProductOperands<T>&, const T* g, const ProductGradients<T>&,
+                             const Threads&);
+
+// The derivatives of these gradients in that direction.
+template <class T>
+void tensor_product_gradient_tangent(const ProductProblem&, const ProductOperands<T>&, const ProductTangent<T>&,
+                                     const T* g, const ProductGradients<T>&, const Threads&);
 
 }  // namespace nf

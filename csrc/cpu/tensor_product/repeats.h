@@ -44,11 +44,9 @@ std::optional<EqualRows> find_equal_rows(const T* rows, int64_t count, int64_t d
 
 // Many samples a row, and no more weights than there were: only then the contraction pays.
 inline int64_t worthwhile_rows(const ProductProblem& problem, int64_t batch) {
+  if (!problem.has_scalar_attributes()) return 0;
   int64_t limit = batch / 4;
-  for (const ProductPath& p : problem.paths) {
-    if (p.mode != Mode::uvw || p.l2 != 0) return 0;
-    limit = std::min<int64_t>(limit, p.mul2);
-  }
+  for (const ProductPath& p : problem.paths) limit = std::min<int64_t>(limit, p.mul2);
   return limit;
 }
 
@@ -76,34 +74,39 @@ class ContractedWeights {
 
   Scratch<T> contract(const T* w, const Threads& threads) const {
     Scratch<T> contracted(groups_ * problem_.dim_w);
-    for_each_matrix(threads, [&](const ProductPath& from, const ProductPath& to, int64_t u) {
+    for_each_matrix(threads, [&](size_t path, int64_t u) {
+      const ProductPath &from = original_.paths[path], &to = problem_.paths[path];
       product_kernels<T>().mix_rows({groups_, from.mul2, from.mul3, rows_.get() + from.y, original_.dim_y, 1,
                                      w + from.w + u * from.mul2 * from.mul3, from.mul3,
-                                     contracted.get() + to.w + u * to.mul3, problem_.dim_w});
+                                     contracted.get() + to.w + u * to.mul3, problem_.dim_w, false});
     });
     return contracted;
   }
 
   // dW[u, v, k] = Σ_rows y[row][v] dW'[row][u, k]
   void spread(const T* contracted, T* dw, const Threads& threads) const {
-    for_each_matrix(threads, [&](const ProductPath& to, const ProductPath& from, int64_t u) {
-      product_kernels<T>().mix_rows({to.mul2, groups_, to.mul3, rows_.get() + to.y, 1, original_.dim_y,
-                                     contracted + from.w + u * from.mul3, problem_.dim_w,
-                                     dw + to.w + u * to.mul2 * to.mul3, to.mul3});
-    });
+    for_each_matrix(threads, [&](size_t path, int64_t u) { spread(path, u, contracted, dw, false); });
+  }
+
+  // The same of one channel of x, or that added.
+  void spread(size_t path, int64_t u, const T* contracted, T* dw, bool add) const {
+    const ProductPath &to = original_.paths[path], &from = problem_.paths[path];
+    product_kernels<T>().mix_rows({to.mul2, groups_, to.mul3, rows_.get() + to.y, 1, original_.dim_y,
+                                   contracted + from.w + u * from.mul3, problem_.dim_w,
+                                   dw + to.w + u * to.mul2 * to.mul3, to.mul3, add});
   }
 
  private:
   static constexpr int64_t kWeightsPerTask = 1 << 16;
 
-  // body(path, contracted path, u) for the matrix [mul2, mul3] of each channel of x
+  // body(number of the path, u) for the matrix [mul2, mul3] of each channel of x
   template <class Body>
   void for_each_matrix(const Threads& threads, const Body& body) const {
     for (size_t k = 0; k < problem_.paths.size(); ++k) {
-      const ProductPath &p = original_.paths[k], &contracted = problem_.paths[k];
+      const ProductPath& p = original_.paths[k];
       threads.parallel(p.mul1, std::max<int64_t>(1, kWeightsPerTask / (int64_t(p.mul2) * p.mul3)),
                        [&](int64_t begin, int64_t end) {
-                         for (int64_t u = begin; u < end; ++u) body(p, contracted, u);
+                         for (int64_t u = begin; u < end; ++u) body(k, u);
                        });
     }
   }

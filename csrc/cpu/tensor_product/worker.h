@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/padded.h"
 #include "cpu/scratch.h"
 #include "cpu/tensor_product/kernels.h"
 #include "cpu/tensor_product/product.h"
@@ -40,7 +41,6 @@ struct WeightSums {
       if (p.w >= 0) size += p.pairs() * (p.mixes() ? padded(p.mul3, lanes) : lanes);
     }
   }
-  static int64_t padded(int64_t count, int lanes) { return (count + lanes - 1) / lanes * lanes; }
 };
 
 template <class T>
@@ -266,11 +266,11 @@ class Worker {
   }
 
   void mix_gradient(const ProductPath& p, const Tile& tile, T* dw) {
-    const int64_t step = p.n3() * width_, padded = WeightSums::padded(p.mul3, lanes_);
+    const int64_t step = p.n3() * width_, row = padded(p.mul3, lanes_);
     const T* g = out_.get() + p.out * width_;
     if (call_.grad.w && !call_.w_per_sample())
       for (int m = 0; m < p.n3(); ++m)
-        kernels_.to_rows(g + m * width_, step, p.mul3, call_.vectors, g_rows_.get() + m * width_ * padded);
+        kernels_.to_rows(g + m * width_, step, p.mul3, call_.vectors, g_rows_.get() + m * width_ * row);
     for_each_chunk(p, [&](const Sweep& s) {
       if (call_.grad.x || call_.grad.y) {
         const WeightMatrix w = read_weight_matrix(p, s, tile);
@@ -288,8 +288,8 @@ class Worker {
           write_some(dw + at, call_.problem.dim_w, tile, column, size, call_.grad.w);
         });
       } else {
-        kernels_.multiply({s.count, int(step), int(padded / lanes_), z_.get(), step, 1, false, g_rows_.get(), padded,
-                           dw + s.w * padded, s.dw * padded, true});
+        kernels_.multiply({s.count, int(step), int(row / lanes_), z_.get(), step, 1, false, g_rows_.get(), row,
+                           dw + s.w * row, s.dw * row, true});
       }
     });
   }
@@ -297,9 +297,9 @@ class Worker {
   void add_weight_sums(const ProductPath& p, const T* sums, T* dw) const {
     if (p.w < 0) return;
     if (!p.mixes()) return kernels_.sum_samples(sums, p.weights(), 1, dw + p.w);
-    const int64_t padded = WeightSums::padded(p.mul3, lanes_);
+    const int64_t stride = padded(p.mul3, lanes_);
     for (int64_t row = 0; row < p.pairs(); ++row)
-      for (int k = 0; k < p.mul3; ++k) dw[p.w + row * p.mul3 + k] += sums[row * padded + k];
+      for (int k = 0; k < p.mul3; ++k) dw[p.w + row * p.mul3 + k] += sums[row * stride + k];
   }
 
   // --- sizes ---
@@ -318,7 +318,7 @@ class Worker {
     return largest([&](const ProductPath& p) { return pairs_in_chunk(p) * p.n3() * width_; });
   }
   int64_t rows_of_cotangents() const {
-    return largest([&](const ProductPath& p) { return p.n3() * width_ * WeightSums::padded(p.mul3, lanes_); });
+    return largest([&](const ProductPath& p) { return p.n3() * width_ * padded(p.mul3, lanes_); });
   }
   int64_t block_of_weights() const {
     return width_ * largest([&](const ProductPath& p) { return p.mixes() ? pairs_in_chunk(p) * p.mul3 : p.weights(); });

@@ -1,0 +1,186 @@
+"""Operators that are linear in each of x, y and w, and their derivatives of every order: ``conv``, ``tensor_product``.
+
+With p = (x, y, w) and a cotangent g of the result, F(p; g) = Σ g · op(p). Compiled are
+
+* ``op(p)`` and ``op_tangent(p, d)``, its derivative along d = (dx, dy, dw);
+* ``op_gradient(p; g)`` = ∂F/∂p and ``op_gradient_tangent(p; g, d)``, its derivative along d.
+
+With the symmetric form T(a, b, c; g), the sum of F with x, y and w taken from a, b, c in all six orders, these are
+T(p, p, p)/6, T(p, p, d)/2, T(·, p, p)/2 and T(·, p, d), so each derivative of any order is one of them again: one
+operator in the backward pass of each, which reads the weights once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import permutations
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nequip_fast.ops.registration import compiled_operator, one_by_one
+
+Point = Sequence[Tensor | None]  # x, y, w; of a tangent or a gradient, None is zero
+_NOTHING: Point = (None, None, None)
+
+
+class Problem(Protocol):
+    """The paths of an operator."""
+
+    text: str
+
+    @classmethod
+    def from_text(cls, text: str) -> Problem:
+        """The problem that the text describes."""
+
+    def weighted(self) -> Problem:
+        """The same without the paths that have no weights."""
+
+
+class TrilinearOperator:
+    """The four operators ``nequip_fast::name…``, registered; an instance is called as the first.
+
+    Arguments are the tensors named above, then what is not differentiated: ``constant_tensors`` tensors and a text that
+    describes the paths; those that give gradients end with three flags, whether those of x, y and w are wanted.
+
+    Args:
+        name: of the first operator.
+        problem: what the text describes.
+        fake: an empty result for (x, y, w, *constants).
+        constant_tensors: how many tensors come before the text.
+        vmap, gradient_vmap: rules of vmap for ``op`` and ``op_gradient``; without, a call for each entry.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        problem: type[Problem],
+        fake: Callable[..., Tensor],
+        constant_tensors: int = 0,
+        vmap: Callable[..., Any] | None = None,
+        gradient_vmap: Callable[..., Any] | None = None,
+    ) -> None:
+        self._constants = constant_tensors
+        self._linear_in_w = cache(lambda text: problem.from_text(text).weighted().text)
+
+        def tangent_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> Tensor:
+            return fake(x, y, w, *rest[3:])
+
+        def operator(
+            suffix: str, fake: Callable[..., Any], backward: Callable[..., Any], vmap: Callable[..., Any] | None = None
+        ) -> Callable[..., Any]:
+            def call_each(*mapped: Any) -> Any:
+                return one_by_one(compiled, *mapped)
+
+            compiled = compiled_operator(name + suffix, fake, self._setup, backward, vmap or call_each)
+            return compiled
+
+        self.product = operator("", fake, self._product_backward, vmap)
+        self.product_tangent = operator("_tangent", tangent_fake, self._tangent_backward)
+        self.product_gradient = operator("_gradient", _gradient_fake, self._gradient_backward, gradient_vmap)
+        self.product_gradient_tangent = operator("_gradient_tangent", _gradient_fake, self._gradient_tangent_backward)
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        """``op(p)``."""
+        return self.product(*arguments)
+
+    # --- the derivatives where something is known to be zero or not wanted ---
+
+    def _tangent(self, p: Point, d: Point, constants: Sequence[Any]) -> Tensor | None:
+        """T(p, p, d)/2."""
+        return None if _nothing(d) else self.product_tangent(*p, *d, *constants)
+
+    def _gradient(self, p: Point, g: Tensor, constants: Sequence[Any], want: Sequence[bool]) -> Point:
+        """T(·, p, p; g)/2, where wanted."""
+        if not any(want):
+            return _NOTHING
+        return _wanted(self.product_gradient(*p, g, *constants, *want), want)
+
+    def _gradient_tangent(self, p: Point, g: Tensor, d: Point, constants: Sequence[Any], want: Sequence[bool]) -> Point:
+        """T(·, p, d; g), where wanted."""
+        if not any(want) or _nothing(d):
+            return _NOTHING
+        return _wanted(self.product_gradient_tangent(*p, g, *d, *constants, *want), want)
+
+    # --- what autograd is told ---
+
+    def _setup(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep all inputs: tensors, then the text of the paths, then what was wanted."""
+        ctx.set_materialize_grads(False)
+        tensors = [value for value in inputs if value is None or isinstance(value, Tensor)]
+        ctx.save_for_backward(*tensors)
+        ctx.text, *ctx.want = inputs[len(tensors) :]
+        ctx.rest = (None,) * (self._constants + 1 + len(ctx.want))  # no gradient for what is not differentiated
+
+    def _saved(self, ctx: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The operands of the call, and what is not differentiated."""
+        tensors = ctx.saved_tensors
+        operands = len(tensors) - self._constants
+        return tensors[:operands], (*tensors[operands:], ctx.text)
+
+    def _product_backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        p, constants = self._saved(ctx)
+        want = list(ctx.needs_input_grad[:3])
+        want[2] = want[2] and (len(p[2]) != 1 or _goes_on_to(ctx, 2))  # a parameter; not when forces are asked for
+        return *(_NOTHING if g is None else self._gradient(p, g, constants, want)), *ctx.rest
+
+    def _tangent_backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        (*p, dx, dy, dw), constants = self._saved(ctx)
+        if g is None:
+            return *_NOTHING, *_NOTHING, *ctx.rest
+        to_p = self._gradient_tangent(p, g, (dx, dy, dw), constants, ctx.needs_input_grad[:3])
+        return *to_p, *self._gradient(p, g, constants, ctx.needs_input_grad[3:6]), *ctx.rest
+
+    def _gradient_backward(self, ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        (*p, g), constants = self._saved(ctx)
+        c = _wanted(cotangents, ctx.want)
+        to_p = self._gradient_tangent(p, g, c, constants, ctx.needs_input_grad[:3])
+        return *to_p, self._tangent(p, c, constants) if ctx.needs_input_grad[3] else None, *ctx.rest
+
+    def _gradient_tangent_backward(self, ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        (x, y, w, g, *d), constants = self._saved(ctx)
+        c = _wanted(cotangents, ctx.want)
+        if _nothing(c):
+            return *_NOTHING, None, *_NOTHING, *ctx.rest
+        p, want = (x, y, w), ctx.needs_input_grad
+        full = tuple(torch.zeros_like(at) if value is None else value for value, at in zip(c, p, strict=True))
+        weighted = *constants[:-1], self._linear_in_w(ctx.text)  # paths without weights have no third derivative
+        to_p = self._gradient_tangent(full, g, d, weighted, want[:3])
+        to_d = self._gradient_tangent(p, g, c, constants, want[4:7])
+        to_g = None
+        if want[3]:  # T(p, c, d), term by term
+            terms = [
+                self.product(a[0], b[1], third[2], *(constants if third is p else weighted))
+                for a, b, third in permutations((p, c, d))
+                if a[0] is not None and b[1] is not None and third[2] is not None
+            ]
+            to_g = sum(terms[1:], terms[0]) if terms else None
+        return *to_p, to_g, *to_d, *ctx.rest
+
+
+def _nothing(p: Point) -> bool:
+    return all(value is None for value in p)
+
+
+def _wanted(values: Point, want: Sequence[bool]) -> Point:
+    return tuple(value if wanted else None for value, wanted in zip(values, want, strict=True))
+
+
+def _goes_on_to(ctx: Any, tensor: int) -> bool:
+    """Whether the backward pass now running needs the gradient of this one of the inputs that are tensors.
+
+    ``ctx.needs_input_grad`` says whether any backward pass would.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return True
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[tensor][0])
+    except RuntimeError:  # torch does not answer for a leaf that is itself what is differentiated by
+        return True
+
+
+def _gradient_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    want = rest[-3:]
+    return tuple(t.new_empty(t.shape if wanted else (0, t.shape[1])) for t, wanted in zip((x, y, w), want, strict=True))
