@@ -109,7 +109,7 @@ Tensor conv_tangent_cpu(Tensor x, Tensor y, Tensor w, std::optional<Tensor> dx, 
   Tensor out = new_tensor(in.x, {in.graph.by_receiver.nodes, in.problem.dim_out});
   by_dtype(in.x, "conv", [&](auto t) {
     using T = decltype(t);
-    conv<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), out.mutable_data_ptr<T>(), parallel);
+    conv<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), out.mutable_data_ptr<T>(), threads());
   });
   return out;
 }
@@ -138,7 +138,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_tangent_cpu(
     const ConvGradient<T> to{want_x ? to_x.mutable_data_ptr<T>() : nullptr, want_y ? to_y.mutable_data_ptr<T>() : nullptr,
                              want_w ? to_w.mutable_data_ptr<T>() : nullptr};
     conv_gradient<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), cotangent.const_data_ptr<T>(), to,
-                     parallel);
+                     threads());
   });
   return {to_x, to_y, to_w};
 }

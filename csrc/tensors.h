@@ -12,6 +12,8 @@
 #include <functional>
 #include <vector>
 
+#include "cpu/parallel.h"
+
 namespace nf {
 
 using torch::headeronly::ScalarType;
@@ -20,6 +22,8 @@ using torch::stable::Tensor;
 inline void parallel(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
   torch::stable::parallel_for(0, n, grain, body);
 }
+
+inline Threads threads() { return {std::max(1, int(torch::stable::get_num_threads())), parallel}; }
 
 // torch::stable::contiguous and new_empty go through the dispatcher, at a microsecond each: as much as a small kernel.
 inline Tensor as_contiguous(const Tensor& tensor) {

@@ -72,6 +72,7 @@ def _check(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) 
 
 # --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/conv the kernels ---
 
+
 def _fake(x: Tensor, y: Tensor, w: Tensor, *edges: Any) -> Tensor:
     *_, receiver_ptr, _, _, _, text = edges
     return x.new_empty(receiver_ptr.shape[0] - 1, ConvProblem.from_text(text).dim_out)

@@ -94,7 +94,8 @@ class GateProblem:
     def from_text(cls, text: str) -> GateProblem:
         """The problem whose :attr:`text` this is."""
         (dim_in, _), rows = read(text, 2, len(GateSegment._fields))
-        return cls([GateSegment(*at, _NAMES[code], constant) for *at, code, constant in rows], dim_in)
+        segments = [GateSegment._make((*at, _NAMES[code], constant)) for *at, code, constant in rows]
+        return cls(segments, dim_in)
 
     @classmethod
     def from_irreps(

@@ -1,5 +1,6 @@
 """The tensor product: against e3nn mode by mode, its derivatives, its edge cases, and its place in torch."""
 
+import importlib
 import time
 from itertools import accumulate
 from math import prod
@@ -16,8 +17,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from nequip_fast.dtypes import default_dtype
 from nequip_fast.errors import InputError
 from nequip_fast.ops import ProductPath, ProductProblem, tensor_product, use_backend
-from nequip_fast.ops.product_paths import MODES
 from nequip_fast.ops.description import describe
+from nequip_fast.ops.product_paths import MODES
 from nequip_fast.ops.tensor_product import batch_size, tensor_product_reference
 from tests.helpers import TRIPLES, relative_error
 
@@ -222,6 +223,9 @@ def of_module(product: o3.TensorProduct) -> ProductProblem:
 
 MODULES = {
     "self_connection": lambda: o3.FullyConnectedTensorProduct("24x0e+7x1o+3x2e", "5x0e", "13x0e+24x1o+2x2e"),
+    "attributes of two kinds": lambda: o3.FullyConnectedTensorProduct(
+        "9x0e+2x1o+3x5o", "3x0e+2x0e", "16x0e+8x0e+16x1o+3x5o"
+    ),
     "fully_connected": lambda: o3.FullyConnectedTensorProduct("7x0e+5x1o", "3x0e+2x1o+1x2e", "5x0e+4x1o+3x2e+2x1e"),
     "elementwise": lambda: o3.ElementwiseTensorProduct("5x0e+4x1o+2x2e", "4x0e+7x1o"),
     "full": lambda: o3.FullTensorProduct("5x0e+2x1o", "3x1o+2x2e"),
@@ -260,6 +264,53 @@ def test_equals_e3nn_modules(module, repeats, isa):
     theirs = derivatives(lambda x, y, w: product._compiled_main_left_right(x, y, w[0]), tensors, cotangent)
     for a, b, bound in ((ours[:1], theirs[:1], 1e-12), (ours[1], theirs[1], 1e-12), (ours[2], theirs[2], 1e-10)):
         assert all(relative_error(p, q) < bound for p, q in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("repeats", [False, True], ids=["different", "repeated"])
+def test_finite_differences_with_scalar_attributes(repeats):
+    """Their second derivatives are computed together: gradcheck and gradgradcheck."""
+    problem = of_module(o3.FullyConnectedTensorProduct("2x0e+1x1o", "2x0e", "2x0e+1x1o+1x0e"))
+    tensors = inputs(problem, (9, 9, 1))
+    if repeats:
+        with torch.no_grad():
+            tensors[1][2:] = tensors[1][0]
+    with use_backend("cpu"):
+        assert torch.autograd.gradcheck(lambda *t: tensor_product(*t, problem), tensors)
+        assert torch.autograd.gradgradcheck(lambda *t: tensor_product(*t, problem), tensors)
+
+
+@pytest.mark.parametrize("variables", ["x", "y", "w", "xy", "xw", "yw"])
+@pytest.mark.parametrize("rows", [(40, 40, 1), (40, 1, 1), (1, 40, 1), (40, 40, 40), (1, 40, 40)], ids=str)
+def test_derivatives_in_some_variables(variables, rows):
+    """What is not differentiated is left out, in the first derivatives and in the second."""
+    problem = of_module(o3.FullyConnectedTensorProduct("5x0e+3x1o", "4x0e", "8x0e+3x1o"))
+    tensors = [t.detach() for t in inputs(problem, rows)]
+    cotangent = torch.randn(40, problem.dim_out, dtype=torch.float64)
+    results = []
+    for backend in ("cpu", "reference"):
+        leaves = [t.clone().requires_grad_(name in variables) for name, t in zip("xyw", tensors, strict=True)]
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        with use_backend(backend):
+            value = (tensor_product(*leaves, problem).sin() * cotangent).sum()
+            first = torch.autograd.grad(value, wanted, create_graph=True)
+            second = torch.autograd.grad(sum(g.square().sum() for g in first), wanted)
+        results.append([*first, *second])
+    assert all(relative_error(a, b) < 1e-12 for a, b in zip(*results, strict=True))
+
+
+def test_forces_leave_the_weights_out(monkeypatch):
+    """A backward pass that ends at the features does not compute the gradient of the parameters."""
+    operator = importlib.import_module("nequip_fast.ops.tensor_product")._product
+    problem, _ = one_path("uvw", (1, 1, 2))
+    x, y, w = inputs(problem, (4, 4, 1))
+    gradient, asked = operator.product_gradient, []
+    monkeypatch.setattr(operator, "product_gradient", lambda *a: (asked.append(tuple(a[-3:])), gradient(*a))[1])
+    with use_backend("cpu"):
+        for variables in ((x,), (w,), (x, y, w)):
+            torch.autograd.grad(tensor_product(x * 1, y * 1, w * 1, problem).sum(), variables)
+        tensor_product(x * 1, y * 1, w, problem).sum().backward()
+    assert asked == [(True, True, False), (True, True, True), (True, True, True), (True, True, True)]
+    assert w.grad is not None
 
 
 def test_repeated_rows_cost_less():

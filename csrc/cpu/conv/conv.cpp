@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "cpu/conv/steps.h"
@@ -118,26 +119,54 @@ struct Rows {
 template <class T>
 class NodeRows {
  public:
-  NodeRows(const ConvKernels<T>& kernels, const Layout& layout, int64_t nodes, const T* rows, const ParallelFor& parallel)
-      : data_((rows ? nodes : 1) * layout.width()), rows_{data_.get(), rows ? layout.width() : 0} {
-    if (!rows) std::fill_n(data_.get(), layout.width(), T(0));
-    else
-      parallel(nodes, std::max<int64_t>(1, 16384 / std::max(layout.dim(), 1)), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
-          layout.to_channels_last(kernels, rows + i * layout.dim(), data_.get() + i * layout.width());
-      });
+  // `each_thread`: every thread makes all of them for itself.
+  NodeRows(const Plan<T>& plan, const Layout& layout, int64_t nodes, const T* rows, bool each_thread,
+           const ParallelFor& parallel)
+      : plan_(plan), layout_(layout), nodes_(rows ? nodes : 1), rows_(rows), each_thread_(each_thread && rows),
+        common_(each_thread_ ? 0 : nodes_ * layout.width()) {
+    if (!rows) std::fill_n(common_.get(), layout.width(), T(0));
+    else if (!each_thread)
+      parallel(nodes, std::max<int64_t>(1, 16384 / std::max(layout.dim(), 1)),
+               [&](int64_t begin, int64_t end) { convert(begin, end, common_.get()); });
   }
-  const Rows<T>& rows() const { return rows_; }
+
+  // What one thread reads.
+  class OfThread {
+   public:
+    explicit OfThread(const NodeRows& all) : own_(all.each_thread_ ? all.nodes_ * all.layout_.width() : 0) {
+      if (all.each_thread_) all.convert(0, all.nodes_, own_.get());
+      rows_ = {all.each_thread_ ? own_.get() : all.common_.get(), all.rows_ ? all.layout_.width() : 0};
+    }
+    const T* operator[](int64_t node) const { return rows_[node]; }
+
+   private:
+    Scratch<T> own_;
+    Rows<T> rows_;
+  };
 
  private:
-  Scratch<T> data_;
-  Rows<T> rows_;
+  void convert(int64_t begin, int64_t end, T* to) const {
+    for (int64_t i = begin; i < end; ++i)
+      layout_.to_channels_last(plan_.kernels, rows_ + i * layout_.dim(), to + i * layout_.width());
+  }
+
+  const Plan<T>& plan_;
+  const Layout& layout_;
+  int64_t nodes_;
+  const T* rows_;
+  bool each_thread_;
+  Scratch<T> common_;
 };
 
-// The operands of all edges: x channel-last by node, y and w by edge.
+// Whether every thread converts the rows of all nodes for itself, so that the threads need not wait for each other: where
+// each has many more edges to work on.
+bool each_for_itself(int64_t nodes, int64_t edges, const Threads& threads) { return 8 * nodes * threads.count <= edges; }
+
+// The operands of all edges: x by node, y and w by edge.
 template <class T>
 struct Operands {
-  Rows<T> x, y, w;
+  const NodeRows<T>& x;
+  Rows<T> y, w;
 };
 
 // Collects for the kernels what they read of a tile's edges, always in the same place.
@@ -145,24 +174,26 @@ template <class T>
 class TileOf {
  public:
   TileOf(const ConvKernels<T>& kernels, const Operands<T>& operands, int dim_y)
-      : kernels_(kernels), operands_(operands), dim_y_(dim_y), y_(int64_t(dim_y) * kernels.lanes) {}
+      : kernels_(kernels), x_of_node_(operands.x), y_of_edge_(operands.y), w_of_edge_(operands.w), dim_y_(dim_y),
+        y_(int64_t(dim_y) * kernels.lanes) {}
 
   TileRows<T> rows() const { return {y_.get(), x_, w_, next_w_}; }
 
   void collect(const int64_t* edges, int count, const int64_t* x_of_edge, const int64_t* next, int next_count) {
     const T* y[kMaxTile];
     for (int e = 0; e < count; ++e) {
-      x_[e] = operands_.x[x_of_edge[edges[e]]];
-      y[e] = operands_.y[edges[e]];
-      w_[e] = operands_.w[edges[e]];
-      next_w_[e] = e < next_count ? operands_.w[next[e]] : w_[e];
+      x_[e] = x_of_node_[x_of_edge[edges[e]]];
+      y[e] = y_of_edge_[edges[e]];
+      w_[e] = w_of_edge_[edges[e]];
+      next_w_[e] = e < next_count ? w_of_edge_[next[e]] : w_[e];
     }
     kernels_.collect(y, count, dim_y_, y_.get());
   }
 
  private:
   const ConvKernels<T>& kernels_;
-  Operands<T> operands_;
+  typename NodeRows<T>::OfThread x_of_node_;
+  Rows<T> y_of_edge_, w_of_edge_;
   int dim_y_;
   Scratch<T> y_;
   const T *x_[kMaxTile], *w_[kMaxTile], *next_w_[kMaxTile];
@@ -175,10 +206,12 @@ class Tiles {
   Tiles(const Walk& walk, const int64_t* x_of_edge, const Plan<T>& plan, const Operands<T>& at, const Operands<T>* tangent,
         int dim_y)
       : walk_(walk), x_of_edge_(x_of_edge), size_(std::min(plan.kernels.lanes, kMaxTile)), at_(plan.kernels, at, dim_y),
-        tangent_(plan.kernels, tangent ? *tangent : at, dim_y), has_tangent_(tangent), scratch_(plan.scratch) {}
+        scratch_(plan.scratch) {
+    if (tangent) tangent_.emplace(plan.kernels, *tangent, dim_y);
+  }
 
   // What for_each fills, one tile after the other.
-  Tile<T> tile() const { return {0, at_.rows(), tangent_.rows(), scratch_.get()}; }
+  Tile<T> tile() const { return {0, at_.rows(), tangent_ ? tangent_->rows() : at_.rows(), scratch_.get()}; }
 
   // body(the edge numbers of the tile) for each tile of the node, whose number of edges is put into `edges`
   template <class Body>
@@ -189,7 +222,7 @@ class Tiles {
       const int count = int(std::min<int64_t>(size_, end - first));
       const int next = int(std::min<int64_t>(size_, last - first - count));
       at_.collect(numbers, count, x_of_edge_, numbers + count, next);
-      if (has_tangent_) tangent_.collect(numbers, count, x_of_edge_, numbers + count, next);
+      if (tangent_) tangent_->collect(numbers, count, x_of_edge_, numbers + count, next);
       edges = count;
       body(numbers);
     }
@@ -199,8 +232,8 @@ class Tiles {
   const Walk& walk_;
   const int64_t* x_of_edge_;
   int size_;
-  TileOf<T> at_, tangent_;
-  bool has_tangent_;
+  TileOf<T> at_;
+  std::optional<TileOf<T>> tangent_;
   Scratch<T> scratch_;
 };
 
@@ -237,42 +270,47 @@ Rows<T> edge_rows(const T* rows, int dim, const Scratch<T>& zero) {
 
 template <class T>
 void conv(const ConvGraph& graph, const ConvProblem& problem, const ConvPoint<T>& at, const ConvTangent<T>& along, T* out,
-          const ParallelFor& parallel) {
+          const Threads& threads) {
   const Plan<T>& plan = Plan<T>::of(problem);
+  const ParallelFor& parallel = threads.parallel;
   const int64_t nodes_x = graph.by_sender.nodes;
-  const NodeRows<T> x(plan.kernels, plan.x, nodes_x, at.x, parallel);
-  const Operands<T> point{x.rows(), {at.y, problem.dim_y}, {at.w, problem.dim_w}};
+  const bool each_thread = each_for_itself(nodes_x, graph.edges, threads);
+  const NodeRows<T> x(plan, plan.x, nodes_x, at.x, each_thread, parallel);
+  const Operands<T> point{x, {at.y, problem.dim_y}, {at.w, problem.dim_w}};
   const auto run = [&](const Operands<T>* tangent) {
     gather(graph.by_receiver, graph.edges, graph.sender, plan, plan.forward, point, tangent, plan.out, problem.dim_y, out,
            parallel);
   };
   if (along.none()) return run(nullptr);
   const Scratch<T> zero = zeros<T>(std::max(problem.dim_y, problem.dim_w));
-  const NodeRows<T> dx(plan.kernels, plan.x, nodes_x, along.x, parallel);
-  const Operands<T> tangent{dx.rows(), edge_rows(along.y, problem.dim_y, zero), edge_rows(along.w, problem.dim_w, zero)};
+  const NodeRows<T> dx(plan, plan.x, nodes_x, along.x, each_thread, parallel);
+  const Operands<T> tangent{dx, edge_rows(along.y, problem.dim_y, zero), edge_rows(along.w, problem.dim_w, zero)};
   run(&tangent);
 }
 
 template <class T>
 void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const ConvPoint<T>& at, const ConvTangent<T>& along,
-                   const T* g, const ConvGradient<T>& to, const ParallelFor& parallel) {
+                   const T* g, const ConvGradient<T>& to, const Threads& threads) {
   if (!to.x && !to.y && !to.w) return;  // without edges the gradients of y and w have no memory either
   const Plan<T>& plan = Plan<T>::of(problem);
+  const ParallelFor& parallel = threads.parallel;
   const int dim_y = problem.dim_y, dim_w = problem.dim_w, lanes = plan.kernels.lanes;
+  const int64_t nodes_x = graph.by_sender.nodes, nodes_g = graph.by_receiver.nodes;
+  const bool each_thread = each_for_itself(std::max(nodes_x, nodes_g), graph.edges, threads);
   const Scratch<T> zero = zeros<T>(std::max(dim_y, dim_w));
   const Rows<T> y{at.y, dim_y}, w{at.w, dim_w};
   const Rows<T> dy = edge_rows(along.y, dim_y, zero), dw = edge_rows(along.w, dim_w, zero);
-  const NodeRows<T> g_rows(plan.kernels, plan.out, graph.by_receiver.nodes, g, parallel);
+  const NodeRows<T> g_rows(plan, plan.out, nodes_g, g, each_thread, parallel);
   const bool has_tangent = !along.none();
   if (!to.y && !to.w) {  // x alone: conv with transposed paths; a tangent of x does not matter to it
-    const NodeRows<T> no_tangent(plan.kernels, plan.out, 1, static_cast<const T*>(nullptr), parallel);
-    const Operands<T> point{g_rows.rows(), y, w}, tangent{no_tangent.rows(), dy, dw};
+    const NodeRows<T> no_tangent(plan, plan.out, 1, static_cast<const T*>(nullptr), each_thread, parallel);
+    const Operands<T> point{g_rows, y, w}, tangent{no_tangent, dy, dw};
     return gather(graph.by_sender, graph.edges, graph.receiver, plan, plan.back, point, has_tangent ? &tangent : nullptr,
                   plan.x, dim_y, to.x, parallel);
   }
-  const NodeRows<T> x(plan.kernels, plan.x, graph.by_sender.nodes, at.x, parallel);
-  const NodeRows<T> dx(plan.kernels, plan.x, graph.by_sender.nodes, along.x, parallel);
-  const Operands<T> point{x.rows(), y, w}, tangent{dx.rows(), dy, dw};
+  const NodeRows<T> x(plan, plan.x, nodes_x, at.x, each_thread, parallel);
+  const NodeRows<T> dx(plan, plan.x, nodes_x, along.x, each_thread, parallel);
+  const Operands<T> point{x, y, w}, tangent{dx, dy, dw};
   // by sender, so that the gradient of x is a sum in one place; by receiver where nobody asks for it, which as a rule
   // is the order of w in memory
   const Walk& walk = to.x ? graph.by_sender : graph.by_receiver;
@@ -281,6 +319,7 @@ void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Con
   parallel(walk.nodes, grain(walk, graph.edges), [&](int64_t begin, int64_t end) {
     const int64_t partial_row = int64_t(dim_y) * lanes;
     Tiles<T> tiles(walk, graph.sender, plan, point, has_tangent ? &tangent : nullptr, dim_y);
+    const typename NodeRows<T>::OfThread g_of_node(g_rows);
     Scratch<T> x_sums(plan.x.width()), y_partial(partial_row * kMaxTile), unwanted(dim_w);
     const T* g_of_edge[kMaxTile];
     T *w_rows[kMaxTile], *x_rows[kMaxTile];
@@ -291,7 +330,7 @@ void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Con
       tiles.for_each(i, tile.edges, [&](const int64_t* edges) {
         std::fill_n(y_partial.get(), partial_row * tile.edges, T(0));
         for (int e = 0; e < tile.edges; ++e) {
-          g_of_edge[e] = g_rows.rows()[graph.receiver[edges[e]]];
+          g_of_edge[e] = g_of_node[graph.receiver[edges[e]]];
           w_rows[e] = to.w ? to.w + edges[e] * dim_w : unwanted.get();
           if (!problem.covers_w) std::fill_n(w_rows[e], dim_w, T(0));
         }
@@ -305,11 +344,11 @@ void conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Con
   });
 }
 
-#define NF_INSTANTIATE(T)                                                                                             \
-  template void conv<T>(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, T*,         \
-                        const ParallelFor&);                                                                          \
-  template void conv_gradient<T>(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&,    \
-                                 const T*, const ConvGradient<T>&, const ParallelFor&);
+#define NF_INSTANTIATE(T)                                                                                          \
+  template void conv<T>(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, T*,      \
+                        const Threads&);                                                                           \
+  template void conv_gradient<T>(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, \
+                                 const T*, const ConvGradient<T>&, const Threads&);
 NF_INSTANTIATE(float)
 NF_INSTANTIATE(double)
 

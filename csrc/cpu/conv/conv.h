@@ -40,11 +40,11 @@ struct ConvGradient {
 
 // out [nodes, dim_out]: conv at the point, or with a tangent its derivative in that direction.
 template <class T>
-void conv(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, T* out, const ParallelFor&);
+void conv(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, T* out, const Threads&);
 
 // The gradient of Σ g·conv for g [nodes, dim_out], or with a tangent the gradient's derivative in that direction.
 template <class T>
 void conv_gradient(const ConvGraph&, const ConvProblem&, const ConvPoint<T>&, const ConvTangent<T>&, const T* g,
-                   const ConvGradient<T>&, const ParallelFor&);
+                   const ConvGradient<T>&, const Threads&);
 
 }  // namespace nf

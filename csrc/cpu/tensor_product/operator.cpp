@@ -61,8 +61,6 @@ struct Tangents {
   }
 };
 
-Threads threads() { return {std::max(1, int(torch::stable::get_num_threads())), parallel}; }
-
 Tensor tensor_product_cpu(Tensor x, Tensor y, Tensor w, std::string paths) {
   const Inputs in(x, y, w, paths);
   Tensor out = new_tensor(in.x, {in.batch, in.problem.dim_out});

@@ -214,18 +214,21 @@ void tensor_product_gradient_tangent(const ProductProblem& problem, const Produc
   if (along.x && along.y && has_distinct_attributes(problem, in)) {  // each weight is read, and written, once
     const AttributeGradients<T> attributes(problem, in.batch, g, threads);
     if (grad.x || grad.y) attributes.rows(in.w, along.x, along.y, x.term(), y.term());
+    const auto weights_into = [&](T* to, const T* x, const T* y, const auto& more) {
+      if (!problem.all_weights_used()) std::fill_n(to, problem.dim_w, T(0));
+      attributes.weights(x, y, to, more);
+    };
     const auto rows = grad.w ? repeated_rows(problem, in) : std::nullopt;
-    if (grad.w && !(rows && problem.all_weights_used())) std::fill_n(grad.w, problem.dim_w, T(0));
     if (rows) {
       const ContractedWeights<T> weights(problem, in, *rows);
       const Scratch<T> dw =
           contracted_gradient(weights, with(along.x, in.y, in.w), *rows, g, static_cast<T*>(nullptr), true, threads);
-      attributes.weights(in.x, along.y, grad.w,
-                         [&](size_t path, int64_t u) { weights.spread(path, u, dw.get(), grad.w, true); });
+      weights_into(w.term(), in.x, along.y,
+                   [&](size_t path, int64_t u) { weights.spread(path, u, dw.get(), grad.w, true); });
     } else if (grad.w) {
-      attributes.weights(in.x, along.y, w.term(), [](size_t, int64_t) {});
+      weights_into(w.term(), in.x, along.y, [](size_t, int64_t) {});
       w.add();
-      attributes.weights(along.x, in.y, w.term(), [](size_t, int64_t) {});
+      weights_into(w.term(), along.x, in.y, [](size_t, int64_t) {});
     }
     for (Sum<T>* sum : {&x, &y, &w}) sum->add();
   } else {

@@ -8,11 +8,6 @@
 
 namespace nf {
 
-struct Threads {
-  int count;
-  ParallelFor parallel;
-};
-
 // Rows of x, y and w: one for each of `batch` samples, or a single one that all share.
 template <class T>
 struct ProductOperands {

@@ -65,14 +65,14 @@ void one(const ConvProblem& problem, const EdgeList& edges, const ParallelFor& p
   for (const ConvTangent<T>& along : std::initializer_list<ConvTangent<T>>{
            {{nullptr, nullptr, nullptr}}, {{dx.data(), dy.data(), dw.data()}}, {{nullptr, nullptr, dw.data()}}}) {
     const Exact<T> out = unwritten<T>(nodes * problem.dim_out);
-    conv(graph, problem, at, along, out.data(), parallel);
+    conv(graph, problem, at, along, out.data(), {3, parallel});
     results.add(out);
     for (int wanted : {1, 2, 4, 6, 7}) {
       const Exact<T> to_x = unwritten<T>(wanted & 1 ? size_x : 0), to_y = unwritten<T>(wanted & 2 ? size_y : 0),
                      to_w = unwritten<T>(wanted & 4 ? size_w : 0);
       const ConvGradient<T> to{wanted & 1 ? to_x.data() : nullptr, wanted & 2 ? to_y.data() : nullptr,
                                wanted & 4 ? to_w.data() : nullptr};
-      conv_gradient(graph, problem, at, along, g.data(), to, parallel);
+      conv_gradient(graph, problem, at, along, g.data(), to, {3, parallel});
       for (const Exact<T>* gradient : {&to_x, &to_y, &to_w}) results.add(*gradient);
     }
   }

@@ -68,13 +68,24 @@ void one(const ProductProblem& problem, int64_t batch, int single, const Paralle
   const ProductOperands<T> operands{batch, rows(1), rows(2), rows(4), x.data(), y.data(), w.data()};
   tensor_product(problem, operands, out.data(), threads);
   results.add(out);
+  const Exact<T> x_along = random<T>(size_x, 5), y_along = random<T>(size_y, 6), w_along = random<T>(size_w, 7);
+  const auto tangent = [&](int bits) {
+    return ProductTangent<T>{bits & 1 ? x_along.data() : nullptr, bits & 2 ? y_along.data() : nullptr,
+                             bits & 4 ? w_along.data() : nullptr};
+  };
+  const Exact<T> derivative = unwritten<T>(batch * problem.dim_out);
+  tensor_product_tangent(problem, operands, tangent(7), derivative.data(), threads);
+  results.add(derivative);
   for (int wanted : {1, 2, 4, 7}) {
     const Exact<T> dx = unwritten<T>(wanted & 1 ? size_x : 0), dy = unwritten<T>(wanted & 2 ? size_y : 0),
                    dw = unwritten<T>(wanted & 4 ? size_w : 0);
     const ProductGradients<T> to{wanted & 1 ? dx.data() : nullptr, wanted & 2 ? dy.data() : nullptr,
                                  wanted & 4 ? dw.data() : nullptr};
-    tensor_product_grad(problem, operands, g.data(), to, threads);
-    for (const Exact<T>* gradient : {&dx, &dy, &dw}) results.add(*gradient);
+    for (int along : {0, 1, 2, 4, 3, 7}) {
+      along ? tensor_product_gradient_tangent(problem, operands, tangent(along), g.data(), to, threads)
+            : tensor_product_gradient(problem, operands, g.data(), to, threads);
+      for (const Exact<T>* gradient : {&dx, &dy, &dw}) results.add(*gradient);
+    }
   }
 }
 
