@@ -80,6 +80,7 @@ def load(path: str | os.PathLike[str], trust: bool = False) -> SevenNet:
     content = load_checkpoint(path, trust, _arrays())
     if not {"config", "model_state_dict"} <= set(content):
         raise InputError(f"{path}: not a checkpoint of SevenNet (no config and model_state_dict)")
+    require("sevenn", "sevennet")
     checkpoint = require("sevenn.checkpoint", "sevennet").SevenNetCheckpoint(path)
     try:
         model = checkpoint.build_model()

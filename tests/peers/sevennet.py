@@ -141,8 +141,8 @@ def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
             lines.append(f"| {name} | {label} | {cells} |")
     lines += [
         "",
-        "SevenNet evaluates its polynomial cutoff (of l3i5) in float32, where it cancels near the cutoff; the engine has it",
-        "from float64 tables. So the engine is nearer to SevenNet in float64 than SevenNet in float32 is.",
+        "SevenNet evaluates the polynomial cutoff function of l3i5 in float32, where its terms cancel near the cutoff",
+        "(to 5e-6); the engine's is tabulated in float64. So the engine is the nearer to SevenNet in float64.",
         "",
         f"Each structure, {COMPARISONS['engine']}:",
         "",
