@@ -109,7 +109,7 @@ def engine_step(case: Case | SevenNetCase, radial: str = "table") -> tuple[Calla
     return stepper(atoms)(potential.calculator()), potential, len(atoms), edges
 
 
-def contenders(case: Case | SevenNetCase, folder: Path) -> tuple[dict[str, Any], float]:
+def contenders(case: Case | SevenNetCase, folder: Path, aoti: bool = True) -> tuple[dict[str, Any], float]:
     """A call of each for one step, and the largest difference of a force, eV/Å; compiled models go to ``folder``."""
     atoms = case.atoms().copy()
     step = stepper(atoms)
@@ -124,7 +124,7 @@ def contenders(case: Case | SevenNetCase, folder: Path) -> tuple[dict[str, Any],
         graph = collate([graph_from_atoms(atoms, list(case.type_names), case.r_max)])
         theirs = nequip_peer.twin(model)
         calls["nequip"] = lambda: theirs(dict(graph))
-        if keys.CELL in graph:
+        if aoti and atoms.pbc.any():
             calls["nequip-aoti"] = nequip_peer.aotinductor(nequip_peer.twin(model), graph, folder)
     return calls, potential.report["deviation"]["force"]
 
@@ -139,10 +139,10 @@ def _random_model(case: Case) -> Any:
     return build_model({**settings, **common, "avg_num_neighbors": case.neighbours}).eval()
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
+def measure(name: str, rounds: int, aoti: bool) -> dict[str, Any]:
     """Milliseconds and ratios of one case."""
     with tempfile.TemporaryDirectory() as folder:
-        calls, difference = contenders(CASES[name], Path(folder))
+        calls, difference = contenders(CASES[name], Path(folder), aoti)
         for call in calls.values():
             call()
         timings = interleaved(calls, "cpu", rounds, seconds_a_round=0.3)
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-aoti", action="store_true", help="leave out nequip-aoti, whose compilation takes minutes")
     parser.add_argument(
         "--json", type=Path, help="write the numbers and the machine to this file; its rows of other cases stay"
     )
@@ -172,7 +173,7 @@ def main() -> None:
         if isinstance(CASES[name], SevenNetCase) and (reason := sevennet_peer.missing()):
             print(f"{name}: left out, {reason}")
             continue
-        row = measure(name, arguments.rounds)
+        row = measure(name, arguments.rounds, not arguments.no_aoti)
         rows.append(row)
         print(f"{name}: {row['atoms']} atoms, forces differ by {row['force_difference']:.0e} eV/Å at most")
         for contender, milliseconds in row["milliseconds"].items():
