@@ -8,6 +8,7 @@
 #include "cpu/conv/steps.h"
 #include "cpu/engine/matrix.h"
 #include "cpu/engine/radial.h"
+#include "cpu/padded.h"
 #include "cpu/engine/program.h"
 #include "cpu/scratch.h"
 
@@ -70,7 +71,7 @@ struct PreparedLayer {
       const int mul = layer.sent[path.from].mul;
       starts.push_back(ends[path.to]);
       for (int u = 0; u < mul; ++u) place[path.to].push_back(ends[path.to] + u);
-      ends[path.to] += whole(mul);
+      ends[path.to] += padded(mul, lanes_);
     }
     for (size_t i = 0; i < layer.summed.size(); ++i)
       summed.add(layer.summed[i].l, layer.summed[i].mul, ends[i], ends[i]);
@@ -109,11 +110,9 @@ struct PreparedLayer {
  private:
   int lanes_;
 
-  int whole(int mul) const { return nf::whole(mul, lanes_); }
-
   RowLayout channels(const std::vector<Channels>& segments) const {
     RowLayout layout;
-    for (const Channels& s : segments) layout.add(s.l, s.mul, s.mul, whole(s.mul));
+    for (const Channels& s : segments) layout.add(s.l, s.mul, s.mul, padded(s.mul, lanes_));
     return layout;
   }
 

@@ -18,7 +18,4 @@ struct Matrix {
   T& at(int row, int column) { return data.get()[int64_t(row) * width + column]; }
 };
 
-// `count` elements rounded up to whole vectors of `lanes`
-inline int whole(int count, int lanes) { return (count + lanes - 1) / lanes * lanes; }
-
 }  // namespace nf

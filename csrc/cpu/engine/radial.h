@@ -9,6 +9,7 @@
 #include "cpu/engine/kernels.h"
 #include "cpu/engine/matrix.h"
 #include "cpu/engine/program.h"
+#include "cpu/padded.h"
 
 namespace nf {
 
@@ -135,7 +136,7 @@ class ExactRadial final : public Radial<T> {
         constant_(layer.radial.constant) {
     const RadialProgram& radial = layer.radial;
     const int hidden = int(radial.widths.size()) - 2;
-    for (int k = 0; k <= hidden; ++k) widths_.push_back(whole(radial.widths[k], kernels.lanes));
+    for (int k = 0; k <= hidden; ++k) widths_.push_back(padded(radial.widths[k], kernels.lanes));
     for (int k = 0; k < hidden; ++k)
       layers_.push_back(matrices(radial.matrices[k], radial.widths[k], radial.widths[k + 1], radial.widths[k + 1], 0,
                                  widths_[k + 1], widths_[k]));

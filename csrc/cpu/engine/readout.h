@@ -18,8 +18,8 @@ class Readout {
       for (int u = 0; u < s.mul; ++u) place.push_back(s.at + u);
     int inner = features.width;
     for (const ReadoutLayer& layer : layers) {
-      const int width = whole(layer.out, kernels.lanes);
-      Matrix<T> forward(inner, width), reverse(layer.out, whole(inner, kernels.lanes));
+      const int width = padded(layer.out, kernels.lanes);
+      Matrix<T> forward(inner, width), reverse(layer.out, padded(inner, kernels.lanes));
       for (int i = 0; i < layer.in; ++i)
         for (int j = 0; j < layer.out; ++j)
           forward.at(place[i], j) = reverse.at(j, place[i]) = T(layer.matrix[int64_t(i) * layer.out + j]);
