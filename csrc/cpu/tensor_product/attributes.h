@@ -147,10 +147,10 @@ class AttributeGradients {
     const ProductPath& p = c.path;
     if (c.to_x) {
       kernels_.multiply({p.mul3, p.mul2, vectors_, c.w, 1, p.mul3, false, c.y, width_, columns, width_, false});
-      kernels_.over_channels({p.mul3, p.n1(), vectors_, columns, c.g, c.to_x, width_, coefficient(p)});
+      kernels_.sum_channels({p.mul3, p.n1(), vectors_, columns, c.g, c.to_x, width_, coefficient(p)});
     }
     if (c.to_y) {
-      kernels_.over_components({p.mul3, p.n1(), vectors_, c.x, c.g, columns, width_, coefficient(p)});
+      kernels_.sum_components({p.mul3, p.n1(), vectors_, c.x, c.g, columns, width_, coefficient(p)});
       kernels_.multiply({p.mul2, p.mul3, vectors_, c.w, p.mul3, 1, false, columns, width_, c.to_y, width_, true});
     }
   }
@@ -160,7 +160,7 @@ class AttributeGradients {
     for (int64_t tile = first / width_; tile * width_ < first + count; ++tile, rows += width_ * padded(p.mul3, lanes_)) {
       const T* const g = g_.get() + (tile * problem_.dim_out + p.out) * width_;
       if (x)
-        kernels_.over_components({p.mul3, p.n1(), vectors_, x + tile * problem_.dim_x * width_, g, columns, width_,
+        kernels_.sum_components({p.mul3, p.n1(), vectors_, x + tile * problem_.dim_x * width_, g, columns, width_,
                                   coefficient(p)});
       kernels_.to_rows(x ? columns : g, width_, p.mul3, vectors_, rows);
     }
@@ -171,7 +171,7 @@ class AttributeGradients {
                       int64_t row) const {
     for (int64_t s = 0; s < count; s += width_) {
       const int64_t tile = (first + s) / width_;
-      kernels_.over_components({p.mul2, 1, vectors_, x + tile * problem_.dim_x * width_,
+      kernels_.sum_components({p.mul2, 1, vectors_, x + tile * problem_.dim_x * width_,
                                 y.get() + (tile * problem_.dim_y + p.y) * width_, pairs + s, row, coefficient(p)});
     }
   }

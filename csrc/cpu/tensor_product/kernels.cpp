@@ -87,7 +87,7 @@ void scalar_channel(const ScalarChannel<T>& c) {
 }
 
 template <class T>
-void over_components(const ComponentProduct<T>& p) {
+void sum_components(const ComponentProduct<T>& p) {
   const int64_t width = int64_t(p.vectors) * kLanes<T>;
   const T* g = p.g;
   for (int k = 0; k < p.count; ++k, g += p.components * width)
@@ -99,7 +99,7 @@ void over_components(const ComponentProduct<T>& p) {
 }
 
 template <class T, int vectors>
-void over_channels_of(const ComponentProduct<T>& p) {
+void sum_channels_of(const ComponentProduct<T>& p) {
   constexpr int64_t width = vectors * kLanes<T>;
   for (int m = 0; m < p.components; ++m) {
     Vec<T> sums[vectors]{};
@@ -116,11 +116,11 @@ void over_channels_of(const ComponentProduct<T>& p) {
 }
 
 template <class T>
-void over_channels(const ComponentProduct<T>& p) {
+void sum_channels(const ComponentProduct<T>& p) {
   switch (p.vectors) {
-    case 1: return over_channels_of<T, 1>(p);
-    case 2: return over_channels_of<T, 2>(p);
-    case 4: return over_channels_of<T, 4>(p);
+    case 1: return sum_channels_of<T, 1>(p);
+    case 2: return sum_channels_of<T, 2>(p);
+    case 4: return sum_channels_of<T, 4>(p);
   }
 }
 
@@ -133,8 +133,8 @@ ProductKernels<T> make() {
   kernels.mix_rows = mix_rows<T>;
   kernels.dots = dots<T>;
   kernels.scalar_channel = scalar_channel<T>;
-  kernels.over_components = over_components<T>;
-  kernels.over_channels = over_channels<T>;
+  kernels.sum_components = sum_components<T>;
+  kernels.sum_channels = sum_channels<T>;
   kernels.read = read<T>;
   kernels.write = write<T>;
   kernels.to_rows = to_rows<T>;

@@ -98,8 +98,8 @@ struct ProductKernels {
   void (*mix_rows)(const RowMixture<T>&);
   void (*dots)(const Dots<T>&);
   void (*scalar_channel)(const ScalarChannel<T>&);
-  void (*over_components)(const ComponentProduct<T>&);  // to[k] = coefficient · Σ_m x[m] g[k][m]
-  void (*over_channels)(const ComponentProduct<T>&);    // to[m] += coefficient · Σ_k x[k] g[k][m]
+  void (*sum_components)(const ComponentProduct<T>&);  // to[k] = coefficient · Σ_m x[m] g[k][m]
+  void (*sum_channels)(const ComponentProduct<T>&);    // to[m] += coefficient · Σ_k x[k] g[k][m]
 
   // `count` elements from `column` on of vectors · lanes rows -> columns[count][vectors · lanes]
   void (*read)(const T* const* rows, int64_t column, int count, int vectors, T* columns);
