@@ -83,7 +83,7 @@ CASES |= {
 
 def compiled(case: Case | SevenNetCase, radial: str = "table") -> Potential:
     """The case's model in the engine, float32."""
-    model = sevennet_peer.checkpoint(case.model) if isinstance(case, SevenNetCase) else _random_model(case)
+    model = sevennet_peer.checkpoint(case.model) if isinstance(case, SevenNetCase) else random_model(case)
     return compile(model, radial=radial)
 
 
@@ -118,7 +118,7 @@ def contenders(case: Case | SevenNetCase, folder: Path, aoti: bool = True) -> tu
     if isinstance(case, SevenNetCase):
         calls["sevennet"] = step(sevennet_peer.calculator(case.model))
         return calls, potential.report["deviation"]["force"]
-    model = _random_model(case)
+    model = random_model(case)
     calls["model"] = step(NequIPFastCalculator(model))
     if not nequip_peer.missing():
         graph = collate([graph_from_atoms(atoms, list(case.type_names), case.r_max)])
@@ -129,7 +129,8 @@ def contenders(case: Case | SevenNetCase, folder: Path, aoti: bool = True) -> tu
     return calls, potential.report["deviation"]["force"]
 
 
-def _random_model(case: Case) -> Any:
+def random_model(case: Case) -> Any:
+    """The case's model, float32."""
     settings = (
         {"builder": "NequIPGNNModel", **case.model}
         if isinstance(case.model, dict)

@@ -24,30 +24,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from bench.engine import CASES, random_model
 from bench.memory import start_peak, status
 from bench.timing import machine
 from bench.water import water_box
 from nequip_fast.engine import Potential, compile
 from nequip_fast.integrations.ase import PotentialCalculator
-from nequip_fast.model import build_model
-
-_R_MAX, _NEIGHBOURS = 5.0, 57.0
 
 
 def potential(preset: str, radial: str) -> Potential:
     """A preset with random weights, float32."""
-    model = build_model(
-        {
-            "builder": "PresetNequIPGNNModel",
-            "preset": preset,
-            "seed": 0,
-            "model_dtype": "float32",
-            "type_names": ["H", "O"],
-            "r_max": _R_MAX,
-            "avg_num_neighbors": _NEIGHBOURS,
-        }
-    )
-    return compile(model, radial=radial, verify=False)
+    return compile(random_model(CASES[f"water-{preset}"]), radial=radial, verify=False)
 
 
 def measure_here(preset: str, radial: str, molecules: int, threads: int, steps: int) -> dict[str, float]:

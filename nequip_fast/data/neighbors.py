@@ -72,7 +72,7 @@ class VerletList:
         self.skin = float(skin)
         self.num_collections = 0
         self._reference: NDArray[np.float64] | None = None  # the positions the pairs were collected at
-        self._frame: tuple[bytes, bytes]  # their cell and periodicity
+        self._frame = b"", b""  # their cell and periodicity
         self._pairs: _Pairs
 
     def __call__(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor]:
@@ -97,7 +97,7 @@ class VerletList:
         """Collect anew if that is needed; positions and cell as arrays."""
         points, box, periodic = _as_arrays(positions, cell, pbc)
         frame = box.tobytes(), periodic.tobytes()
-        if self._reference is None or frame != self._frame or not self._covers(points):
+        if frame != self._frame or not self._covers(points):
             _check(points, box, periodic, self.cutoff)
             self._reference, self._pairs = None, _NONE  # before there are new ones
             self._pairs = _candidates(points, box, periodic, self.cutoff + self.skin)

@@ -100,14 +100,15 @@ def _check(
 ) -> None:
     """Compare with the source; add the deviation, and what each pass adds to it, to the report."""
     expected = [source.evaluate(graph) for graph in graphs]
-    found = deviation(expected, [potential.evaluate(graph) for graph in graphs])
+    compiled = [potential.evaluate(graph) for graph in graphs]
+    found = deviation(expected, compiled)
     added: dict[str, Deviation] = {}
     before = expected
     for name, program in stages.items():
         after = [Potential(program, torch.float64).evaluate(graph) for graph in graphs]
         added[name] = deviation(before, after)
         before = after
-    added["rounding"] = deviation(before, [potential.evaluate(graph) for graph in graphs])
+    added["rounding"] = deviation(before, compiled)
     potential.report["deviation"] = asdict(found)
     potential.report["passes"] = {name: asdict(part) for name, part in added.items()}
     limit = tolerance * max(1.0, found.largest_force)

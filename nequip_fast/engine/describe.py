@@ -104,7 +104,7 @@ def _repulsion(zbl: ZBL) -> Repulsion:
 
 
 def _in_float64(model: NequIP) -> NequIP:
-    model = copy.deepcopy(model).double().cpu().eval()
+    model = copy.deepcopy(model).double()
     model.bessel_encode.dtype = torch.float64
     return model
 

@@ -307,14 +307,10 @@ def _readout(model: Any, features: Sequence[Place]) -> list[ReadoutLayer]:
     if "readout_FCN" in model._modules:
         matrices, (name, constant) = _perceptron(model.readout_FCN.fcn)
     else:
-        matrices, name, constant = (
-            [_product(model.reduce_input_to_hidden, model.reduce_hidden_to_energy)],
-            "identity",
-            1.0,
-        )
-    first, *rest = [matrices[0][scalars(features)], *(constant * matrix for matrix in matrices[1:])]
-    layers = [ReadoutLayer(matrix, name) for matrix in (first, *rest)]
-    return [*layers[:-1], ReadoutLayer(layers[-1].matrix)]
+        matrices = [_product(model.reduce_input_to_hidden, model.reduce_hidden_to_energy)]
+        name, constant = "identity", 1.0
+    *hidden, last = [matrices[0][scalars(features)], *(constant * matrix for matrix in matrices[1:])]
+    return [*(ReadoutLayer(matrix, name) for matrix in hidden), ReadoutLayer(last)]
 
 
 def _product(hidden: Any, energy: Any) -> Tensor:
