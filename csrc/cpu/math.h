@@ -32,7 +32,7 @@ inline Vec<T> expm1_series(Vec<T> r) {
   constexpr int degree = sizeof(T) == 4 ? 8 : 14;
   double factor = 1;
   for (int k = 2; k <= degree; ++k) factor /= k;
-  Vec<T> sum = Vec<T>{} + T(factor);
+  Vec<T> sum = broadcast<T>(T(factor));
   for (int k = degree; k > 1; --k) {
     factor *= k;
     sum = sum * r + T(factor);
@@ -55,7 +55,7 @@ struct ExpMinus {
     constexpr T log2_high = T(sizeof(T) == 4 ? 0.693145751953125 : 6.93147180369123816490e-01);
     constexpr T log2_low = T(sizeof(T) == 4 ? 1.42860682030941723212e-06 : 1.90821492927058770002e-10);
     const auto beyond = t > limit;
-    kept = beyond ? Vec<T>{} : Vec<T>{} + T(1);
+    kept = beyond ? Vec<T>{} : broadcast<T>(T(1));
     const Vec<T> x = beyond ? Vec<T>{} : -t, shifted = x * T(1.4426950408889634) + round, n = shifted - round;
     p = expm1_series<T>((x - n * log2_high) - n * log2_low);
     scale = (Vec<T>)(((Integers)shifted + Integer(bias)) << mantissa);

@@ -46,6 +46,12 @@ inline void store(T* p, Vec<T> v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 
+// The same in all lanes. x − 0 is x for every x, so that nothing is computed; 0 + x is not, for x = −0.
+template <class T>
+inline Vec<T> broadcast(T x) {
+  return x - Vec<T>{};
+}
+
 // The first n lanes; the rest are zero on load and untouched on store.
 #if defined(__AVX512F__)
 inline Vec<float> load_some(const float* p, int n) {

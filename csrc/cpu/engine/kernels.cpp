@@ -120,7 +120,7 @@ Vec<T> norm(const ChannelGate& gate, const T* x, Longer& long_enough) {
   }
   constexpr T shortest = T(kShortestNorm * kShortestNorm);
   long_enough = square >= shortest;
-  return sqrt<T>(long_enough ? square : Vec<T>{} + shortest);
+  return sqrt<T>(long_enough ? square : broadcast<T>(shortest));
 }
 template <class T>
 using Mask = decltype(Vec<T>{} < Vec<T>{});

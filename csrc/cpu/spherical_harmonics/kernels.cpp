@@ -84,9 +84,9 @@ inline Direction<T, Dual<T>> normalized(const Direction<T, Dual<T>>& r) {
 template <class T, class S>
 inline S constant(double value) {
   if constexpr (std::is_same_v<S, Dual<T>>)
-    return {Vec<T>{} + T(value), Vec<T>{}};
+    return {broadcast<T>(T(value)), Vec<T>{}};
   else
-    return Vec<T>{} + T(value);
+    return broadcast<T>(T(value));
 }
 
 template <class T, class S>

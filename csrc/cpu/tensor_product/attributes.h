@@ -28,18 +28,22 @@ class AttributeGradients {
   AttributeGradients(const ProductProblem& problem, int64_t batch, const T* g, const Threads& threads)
       : problem_(problem), kernels_(product_kernels<T>()), lanes_(kernels_.lanes), vectors_(vectors_for(batch, lanes_)),
         width_(int64_t(vectors_) * lanes_), tiles_((batch + width_ - 1) / width_), batch_(batch), threads_(threads),
-        shares_(share_out()), g_(columns(g, problem.dim_out)) {}
+        g_(columns(g, problem.dim_out)) {}
 
   // to_x [batch, dim_x] = ∂F(·, y, w)/∂x and to_y [batch, dim_y] = ∂F(x, ·, w)/∂y; null: not wanted.
   void rows(const T* w, const T* x, const T* y, T* to_x, T* to_y) const {
     const Columns x_columns = to_y ? columns(x, problem_.dim_x) : Columns(0),
                   y_columns = to_x ? columns(y, problem_.dim_y) : Columns(0);
+    const auto shares = share_out([&](const ProductPath& p) {
+      return p.l1 == 0 ? matrix_cost(p) + (bool(to_x) + bool(to_y)) * kPass * p.mul2
+                       : (bool(to_x) + bool(to_y)) * (matrix_cost(p) + kPass * p.mul3 * p.n1());
+    });
     std::vector<Columns> x_sums, y_sums;
-    for (size_t part = 0; part < shares_.size(); ++part) {
+    for (size_t part = 0; part < shares.size(); ++part) {
       x_sums.emplace_back(to_x ? size(problem_.dim_x) : 0);
       y_sums.emplace_back(to_y ? size(problem_.dim_y) : 0);
     }
-    each_share([&](const Share& share, int64_t part) {
+    each_share(shares, [&](const Share& share, int64_t part) {
       if (to_x) std::fill_n(x_sums[part].get(), size(problem_.dim_x), T(0));
       if (to_y) std::fill_n(y_sums[part].get(), size(problem_.dim_y), T(0));
       const Scratch<T> room(largest([&](const ProductPath& p) { return std::max(p.mul2, p.mul3) * width_; }));
@@ -74,7 +78,10 @@ class AttributeGradients {
     const Columns x_columns = columns(x, problem_.dim_x), y_columns = columns(y, problem_.dim_y);
     const int64_t samples = tiles_ * width_, block = std::min(samples, std::max<int64_t>(1, kDepth / width_) * width_);
     const Scratch<T> y_rows = by_component(y_columns, problem_.dim_y);
-    each_share([&](const Share& share, int64_t) {
+    const auto shares = share_out([&](const ProductPath& p) {
+      return matrix_cost(p) + kPass * (p.l1 == 0 ? p.mul2 + p.mul3 / kRun : p.mul3 * (p.n1() + 1));
+    });
+    each_share(shares, [&](const Share& share, int64_t) {
       const auto matrix_row = [&](const ProductPath& p) { return padded(p.mul3, lanes_); };
       const Scratch<T> room(largest([&](const ProductPath& p) { return p.mul3 * width_; })),
           pairs(largest([&](const ProductPath& p) { return p.l1 == 0 ? p.mul2 * block : 0; })),
@@ -114,10 +121,11 @@ class AttributeGradients {
 
  private:
   static constexpr int kMaxVectors = 4;
-  static constexpr int64_t kRun = 4;  // channels
+  static constexpr int64_t kRun = 8;  // channels
   static constexpr int64_t kCacheLine = 64;
   static constexpr int64_t kDepth = 128;             // samples of a matrix product that sums over them
   static constexpr int64_t kWorkPerThread = 1 << 17;  // multiplications that are worth waking a thread for
+  static constexpr int64_t kPass = 6;  // what one outside of a matrix product costs, measured in those within
 
   using Columns = Scratch<T>;  // [tile][column][width]
 
@@ -233,17 +241,20 @@ class AttributeGradients {
     return vectors;
   }
 
-  // Parts of about the same number of weights.
-  std::vector<Share> share_out() const {
-    int64_t weights = 0, channels = 0;
-    for (const ProductPath& p : problem_.paths) weights += p.weights(), channels += p.mul1;
-    const int64_t parts = std::min<int64_t>({threads_.count, 1 + weights * batch_ / kWorkPerThread, std::max<int64_t>(channels, 1)});
+  static int64_t matrix_cost(const ProductPath& p) { return int64_t(p.mul2) * p.mul3; }
+
+  // Parts of about the same cost, given that of a sample and channel by path.
+  template <class Cost>
+  std::vector<Share> share_out(const Cost& cost) const {
+    int64_t total = 0, channels = 0;
+    for (const ProductPath& p : problem_.paths) total += p.mul1 * cost(p), channels += p.mul1;
+    const int64_t parts = std::min<int64_t>({threads_.count, 1 + total * batch_ / kWorkPerThread, std::max<int64_t>(channels, 1)});
     std::vector<Share> shares;
     int64_t seen = 0, channel = 0, begin = 0;
     for (const ProductPath& p : problem_.paths)
       for (int u = 0; u < p.mul1; ++u, ++channel) {
-        seen += int64_t(p.mul2) * p.mul3;
-        if (seen * parts >= weights * int64_t(shares.size() + 1)) {
+        seen += cost(p);
+        if (seen * parts >= total * int64_t(shares.size() + 1)) {
           shares.push_back({begin, channel + 1});
           begin = channel + 1;
         }
@@ -253,9 +264,9 @@ class AttributeGradients {
   }
 
   template <class Body>
-  void each_share(const Body& body) const {
-    threads_.parallel(int64_t(shares_.size()), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) body(shares_[part], part);
+  void each_share(const std::vector<Share>& shares, const Body& body) const {
+    threads_.parallel(int64_t(shares.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) body(shares[part], part);
     });
   }
 
@@ -282,7 +293,6 @@ class AttributeGradients {
   int lanes_, vectors_;
   int64_t width_, tiles_, batch_;
   const Threads& threads_;
-  std::vector<Share> shares_;
   Columns g_;
 };
 

@@ -11,9 +11,9 @@ namespace nf::NF_ISA {
 
 template <class T>
 [[gnu::always_inline]] inline Vec<T> weight(const Run<T>& run, int64_t i, int64_t sample) {
-  if (!run.w) return Vec<T>{} + run.coefficient;
+  if (!run.w) return broadcast<T>(run.coefficient);
   const T* w = run.w + i * run.step_w;
-  return run.w_per_sample ? load(w + sample) * run.coefficient : Vec<T>{} + *w * run.coefficient;
+  return run.w_per_sample ? load(w + sample) * run.coefficient : broadcast<T>(*w * run.coefficient);
 }
 
 // m[entry] = Σ_mb C(ma, mb, mt) b[mb]

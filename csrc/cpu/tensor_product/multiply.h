@@ -32,7 +32,7 @@ template <class T, Left left, int rows, int columns>
     unroll<rows>([&](auto i) {
       Vec<T> value;
       if constexpr (per_sample) value = load(a + i * a_row);
-      else value = Vec<T>{} + a[i * a_row];
+      else value = broadcast<T>(a[i * a_row]);
       unroll<columns>([&](auto n) { sum[i][n] += value * right[n]; });
     });
     a += a_depth;
