@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nequip_fast.engine.passes import EXACT, tabulate
+from nequip_fast.engine.passes import EXACT, PASSES, reduce_rank, tabulate
 from nequip_fast.engine.potential import Potential, check_dtype
-from nequip_fast.engine.program import Program, RadialTable
+from nequip_fast.engine.program import Program, RadialNetwork, RadialTable
 from nequip_fast.engine.report import sizes
 from nequip_fast.engine.source import Source, source_of
 from nequip_fast.engine.verify import Deviation, deviation, graphs_of, sample_graphs
@@ -25,6 +25,7 @@ RADIAL = "table", "exact"
 _REMEDY = {
     "fold": "so does the model itself when it is run in float64; accept a larger tolerance",
     "table": 'give more intervals, or radial="exact"',
+    "rank": 'leave it out with skip=["rank"]',
     "rounding": "compile with dtype=torch.float64, or accept a larger tolerance",
 }
 
@@ -48,13 +49,14 @@ def compile(
             of nequip (``.ckpt``) or of SevenNet (``.pth``).
         trust: read a checkpoint that holds pickled objects, which can run any code.
         dtype: ``torch.float32`` or ``torch.float64``, of the network; by default the model's own.
-        radial: ``table`` replaces the radial networks by cubic Hermite tables, ``exact`` evaluates them.
+        radial: ``table`` replaces the radial networks by cubic Hermite tables, ``exact`` evaluates them, their last
+            matrices factorised to the rounding of ``dtype`` (pass ``rank``).
         tolerance: largest deviation of a force from the model's that is accepted, eV/Å, or relative to the largest
             force where that is more than 1 eV/Å.
         verify: structures to compare with the model on; True: random boxes of its types; False: none.
         threads: at most as many as torch may use; by default all of these.
         intervals: of the radial tables; by default as many as make their error negligible.
-        skip: names of passes to leave out (:data:`nequip_fast.engine.passes.EXACT`).
+        skip: names of passes to leave out (:data:`nequip_fast.engine.passes.PASSES`).
 
     Raises:
         InputError: an argument is out of range, the file cannot be read, the model has a part that the engine does not
@@ -63,8 +65,8 @@ def compile(
     if radial not in RADIAL:
         raise InputError(f"radial must be {' or '.join(RADIAL)}, not {radial!r}{nearest(str(radial), RADIAL)}")
     for name in skip:
-        if name not in EXACT:
-            raise InputError(f"there is no pass {name!r} to skip{nearest(name, EXACT)} ({', '.join(EXACT)})")
+        if name not in PASSES:
+            raise InputError(f"there is no pass {name!r} to skip{nearest(name, PASSES)} ({', '.join(PASSES)})")
     source = source_of(model, trust)
     dtype = check_dtype(dtype or source.dtype)
     stages: dict[str, Program] = {"fold": source.program()}
@@ -77,6 +79,10 @@ def compile(
         program, report["table_errors"] = tabulate(program, dtype, intervals)
         report["intervals"] = _intervals(program)
         stages["table"] = program
+    elif "rank" not in skip:
+        program, report["rank_errors"] = reduce_rank(program, dtype)
+        report["ranks"] = _ranks(program)
+        stages["rank"] = program
     report["sizes"] = {name: sizes(stage) for name, stage in stages.items()}
     potential = Potential(program, dtype, report, threads)
     if verify is not False:
@@ -85,10 +91,12 @@ def compile(
     return potential
 
 
-def _intervals(program: Program) -> int:
-    table = program.layers[0].radial
-    assert isinstance(table, RadialTable)
-    return table.values.shape[0] - 1
+def _intervals(program: Program) -> list[int]:
+    return [layer.radial.values.shape[0] - 1 for layer in program.layers if isinstance(layer.radial, RadialTable)]
+
+
+def _ranks(program: Program) -> list[int]:
+    return [layer.radial.matrices[-1].shape[0] for layer in program.layers if isinstance(layer.radial, RadialNetwork)]
 
 
 def _check(

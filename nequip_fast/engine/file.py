@@ -27,7 +27,7 @@ from nequip_fast.engine.program import (
 from nequip_fast.errors import InputError
 from nequip_fast.files import Format, load_tensors, save_tensors
 
-_FORMAT = Format("nequip_fast.potential", 2, "a compiled model", "compile it again")
+_FORMAT = Format("nequip_fast.potential", 3, "a compiled model", "compile it again")
 _TENSOR = "tensor"  # {"tensor": name} stands for a tensor of the file
 
 
@@ -151,5 +151,8 @@ def _radial(value: Mapping[str, Any], tensor: _Tensors) -> RadialNetwork | Radia
             raise ValueError("a table is not of a network")
         return RadialTable(tensor(value["values"]), network)
     return RadialNetwork(
-        [tensor(matrix) for matrix in value["matrices"]], str(value["activation"]), float(value["constant"])
+        [tensor(matrix) for matrix in value["matrices"]],
+        str(value["activation"]),
+        float(value["constant"]),
+        tensor.optional(value["combinations"]),
     )

@@ -81,11 +81,15 @@ class RadialBasis:
 
 @dataclass(frozen=True)
 class RadialNetwork:
-    """The radial weights of a layer: matrices [in, out] on the basis, ``constant · activation`` between them."""
+    """The radial weights of a layer: matrices [in, out] on the basis, ``constant · activation`` between them.
+
+    With ``combinations`` [in, rank] the last matrix [rank, W] acts on these combinations of what it acted on.
+    """
 
     matrices: Sequence[Tensor]
     activation: str = "identity"
     constant: float = 1.0
+    combinations: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -247,8 +251,10 @@ class _Lists:
         *hidden, last = radial.matrices
         self.add(last.shape[1], 0, _ACTIVATION_CODES[radial.activation])
         self.numbers(radial.constant)
-        self.add(len(hidden), *[matrix.shape[1] for matrix in hidden])
-        self.numbers(*radial.matrices)
+        linear = [] if radial.combinations is None else [radial.combinations]
+        self.add(len(linear))
+        self.add(len(hidden) + len(linear), *[matrix.shape[1] for matrix in (*hidden, *linear)])
+        self.numbers(*hidden, *linear, last)
 
     def layer(self, layer: Layer) -> None:
         self.channels(layer.sent)

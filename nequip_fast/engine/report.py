@@ -25,7 +25,11 @@ def summary(report: Mapping[str, Any]) -> str:
     """The report of a :class:`~nequip_fast.engine.Potential` in a few lines."""
     lines = []
     if "table_errors" in report:
-        lines.append(f"radial tables of {report['intervals']} intervals, error {max(report['table_errors']):.1e}")
+        intervals = ", ".join(map(str, report["intervals"]))
+        lines.append(f"radial tables of {intervals} intervals, error {max(report['table_errors']):.1e}")
+    elif "ranks" in report:
+        ranks = ", ".join(map(str, report["ranks"]))
+        lines.append(f"radial networks of rank {ranks}, error {max(report['rank_errors']):.1e}")
     else:
         lines.append("radial networks as they are")
     if "passes" in report:

@@ -65,6 +65,8 @@ def _layer(layer: Layer, features: Segments, types: Tensor, edges: Tensor, basis
     weights = basis
     for matrix in layer.radial.matrices[:-1]:
         weights = layer.radial.constant * ACTIVATIONS[layer.radial.activation](weights @ matrix)
+    if layer.radial.combinations is not None:
+        weights = weights @ layer.radial.combinations
     weights = weights @ layer.radial.matrices[-1]
     summed: list[Segments] = [[] for _ in layer.summed]
     for path in layer.paths:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nequip_fast.engine.describe import NequIPSource
-from nequip_fast.engine.passes import collapse, prune, tabulate
+from nequip_fast.engine.passes import collapse, prune, reduce_rank, tabulate
 from nequip_fast.engine.program import Envelope
-from nequip_fast.engine.radial import hermite, radial_function
+from nequip_fast.engine.radial import hermite, radial_function, value_and_slope
 from nequip_fast.model import build_model
 from tests.engine.reference import evaluate
 from tests.model.model_cases import config, inputs, relative_error
@@ -63,6 +63,35 @@ def test_tables_keep_to_the_error_they_report(dtype):
         found = hermite(after.radial.values, x)
         assert float((found - exact).abs().max() / exact.abs().max()) <= 1.05 * error
         assert error <= (1e-6 if dtype == torch.float32 else 1e-8)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-8), (torch.float64, 1e-14)])
+def test_reduced_networks_keep_to_the_error_they_report(dtype, tolerance):
+    program = program_of("preset_M")
+    reduced, errors = reduce_rank(program, dtype)
+    x = torch.rand(5000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen = x > 0.15
+    assert reduced.lists()[1].numel() < program.lists()[1].numel()
+    for before, after, error in zip(program.layers, reduced.layers, errors, strict=True):
+        assert error <= tolerance
+        exact, slope = value_and_slope(radial_function(program.basis, before.radial), x)
+        found, found_slope = value_and_slope(radial_function(program.basis, after.radial), x)
+        assert float((seen * (found - exact)).abs().max() / exact.abs().max()) <= 1.05 * error + 1e-15
+        assert float((seen * (found_slope - slope)).abs().max() / slope.abs().max()) <= 10.5 * error + 1e-15
+
+
+def test_reduced_programs_compute_the_same():
+    program, data = program_of("preset_M"), inputs("crystals")
+    expected = evaluate(program, data)
+    for name, found in evaluate(reduce_rank(program, torch.float64)[0], data).items():
+        assert relative_error(found, expected[name]) < 1e-12, name
+
+
+def test_networks_that_are_narrow_stay_as_they_are():
+    program = program_of("no_parity")
+    reduced, errors = reduce_rank(program, torch.float64)
+    assert all(layer.radial.combinations is None for layer in reduced.layers)
+    assert errors == [0.0] * len(program.layers)
 
 
 def test_a_kink_of_the_envelope_is_a_knot():

@@ -165,11 +165,14 @@ def test_report_and_refusal(model, potential):
     assert max(report["table_errors"]) < 1e-8
     assert list(report["passes"]) == ["fold", "prune", "collapse", "table", "rounding"]
     assert report["passes"]["table"]["force"] > report["passes"]["collapse"]["force"]
+    exact = compile(model, radial="exact").report
+    assert list(exact["passes"]) == ["fold", "prune", "collapse", "rank", "rounding"]
+    assert exact["passes"]["rank"]["force"] < 1e-12
     with pytest.raises(InputError, match=r"'table'.*intervals"):
         compile(model, intervals=8)
     with pytest.raises(InputError, match=r"'rounding'.*float64"):
-        compile(model, dtype=torch.float32, radial="exact", tolerance=1e-9)
-    assert compile(model, intervals=8, verify=False).report["intervals"] == 8
+        compile(model, dtype=torch.float32, radial="exact", skip=["rank"], tolerance=1e-9)
+    assert compile(model, intervals=8, verify=False).report["intervals"] == [8, 8]
 
 
 def test_an_engine_that_goes_wrong_is_refused(model, monkeypatch):

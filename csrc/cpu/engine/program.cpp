@@ -105,7 +105,8 @@ RadialProgram read_radial(Reader& reader, const std::optional<RadialBasis>& basi
   radial.widths = {int(basis->frequencies.size())};
   radial.activation = read_activation(reader);
   radial.constant = reader.number();
-  const int hidden = reader.integer(0, 64);
+  radial.combined = reader.integer(0, 1);
+  const int hidden = reader.integer(radial.combined, 64);
   for (int k = 0; k < hidden; ++k) radial.widths.push_back(reader.integer(1, kMostChannels));
   radial.widths.push_back(radial.width);
   for (int k = 0; k <= hidden; ++k)

@@ -49,6 +49,7 @@ struct RadialProgram {
   std::vector<std::vector<double>> matrices;
   Activation activation = Activation::identity;  // of the hidden layers, times `constant`
   double constant = 1;
+  bool combined = false;  // the last hidden layer has no activation: it combines what the one before gives
 };
 
 struct GateStep {

@@ -133,7 +133,7 @@ class ExactRadial final : public Radial<T> {
 
   ExactRadial(const LayerProgram& layer, const std::vector<int>& widths, const EngineKernels<T>& kernels)
       : Radial<T>(4 * kernels.lanes), kernels_(kernels), activation_(layer.radial.activation),
-        constant_(layer.radial.constant) {
+        constant_(layer.radial.constant), combined_(layer.radial.combined) {
     const RadialProgram& radial = layer.radial;
     const int hidden = int(radial.widths.size()) - 2;
     for (int k = 0; k <= hidden; ++k) widths_.push_back(padded(radial.widths[k], kernels.lanes));
@@ -158,7 +158,8 @@ class ExactRadial final : public Radial<T> {
       T* values = work.hidden[k].get(size);
       const Matrix<T>& matrix = layers_[k].forward;
       multiply(work, input(chunk, k), input_width(chunk, k), matrix, matrix.inner, values, widths_[k + 1], chunk.count, false);
-      kernels_.activate(activation_, constant_, values, chunk.gradients ? work.slope[k].get(size) : nullptr, size);
+      if (activated(k))
+        kernels_.activate(activation_, constant_, values, chunk.gradients ? work.slope[k].get(size) : nullptr, size);
     }
     if (chunk.gradients) work.to_hidden[hidden].zeros(int64_t(chunk.count) * widths_[hidden]);
   }
@@ -182,7 +183,7 @@ class ExactRadial final : public Radial<T> {
     for (size_t k = layers_.size(); k-- > 0;) {
       T *g = work.to_hidden[k + 1].get(), *below = work.to_hidden[k].get(int64_t(chunk.count) * widths_[k]);
       const T* slope = work.slope[k].get();
-      for (int64_t i = 0; i < int64_t(chunk.count) * widths_[k + 1]; ++i) g[i] *= slope[i];
+      for (int64_t i = 0; activated(k) && i < int64_t(chunk.count) * widths_[k + 1]; ++i) g[i] *= slope[i];
       const Matrix<T>& matrix = layers_[k].reverse;
       multiply(work, g, widths_[k + 1], matrix, matrix.inner, below, widths_[k], chunk.count, false);
     }
@@ -207,6 +208,8 @@ class ExactRadial final : public Radial<T> {
     return both;
   }
 
+  bool activated(size_t k) const { return !combined_ || k + 1 < layers_.size(); }
+
   // What layer k takes, of the whole chunk, and the width of its rows.
   static const T* input(const Chunk& chunk, size_t k) {
     return k ? chunk.work.hidden[k - 1].get() : chunk.edges.basis.get() + chunk.first * chunk.edges.functions;
@@ -223,6 +226,7 @@ class ExactRadial final : public Radial<T> {
   const EngineKernels<T>& kernels_;
   Activation activation_;
   double constant_;
+  bool combined_;
   std::vector<int> widths_;  // padded, of the basis (for its gradient) and of the hidden layers
   std::vector<Both> layers_, paths_;
 };

@@ -9,10 +9,9 @@ from fractions import Fraction
 import torch
 
 from nequip_fast.engine.program import Program, RadialNetwork, RadialTable
-from nequip_fast.engine.radial import hermite_table, radial_function, table_error
+from nequip_fast.engine.radial import TOO_CLOSE, hermite_table, radial_function, table_error
 
 _FEWEST, _MOST = 64, 8192
-_CLOSE = 0.5  # Å, less than any bond: what the radial networks do there was never trained, and may vary quickly
 _ERROR = {torch.float32: 1e-6, torch.float64: 1e-8}  # of the largest value; a slope's error is ten times that
 
 
@@ -21,26 +20,31 @@ def tabulate(program: Program, dtype: torch.dtype, intervals: int | None = None)
 
     Args:
         dtype: of the network; the error is made small beside its rounding.
-        intervals: of the tables; None: as few of about 64, 128, 256 … as do.
+        intervals: of the tables; None: about as few as do, 64 or more.
     """
-    networks = [layer.radial for layer in program.layers if isinstance(layer.radial, RadialNetwork)]
-    functions = [radial_function(program.basis, network) for network in networks]
-    count, close = intervals or _fewest(program), _CLOSE / float(program.cutoff.max())
-    while True:
-        tables = [hermite_table(function, count) for function in functions]
-        errors = [table_error(table, function, close) for table, function in zip(tables, functions, strict=True)]
-        if intervals is not None or max(errors) <= _ERROR[dtype] or count >= _MOST:
-            break
-        count *= 2
-    layers = [
-        replace(layer, radial=RadialTable(table, network))
-        for layer, table, network in zip(program.layers, tables, networks, strict=True)
-    ]
+    apart, close = _apart(program), TOO_CLOSE / float(program.cutoff.max())
+    layers, errors = [], []
+    for layer in program.layers:
+        assert isinstance(layer.radial, RadialNetwork)
+        function = radial_function(program.basis, layer.radial)
+        count = intervals or _rounded_up(_FEWEST, apart)
+        while True:
+            table = hermite_table(function, count)
+            error = table_error(table, function, close)
+            if intervals is not None or error <= _ERROR[dtype] or count >= _MOST:
+                break
+            of_fourth_order = count * (error / _ERROR[dtype]) ** 0.25
+            count = _rounded_up(max(1.05 * count, min(2 * count, of_fourth_order)), apart)
+        layers.append(replace(layer, radial=RadialTable(table, layer.radial)))
+        errors.append(error)
     return replace(program, layers=layers), errors
 
 
-def _fewest(program: Program) -> int:
-    """About ``_FEWEST`` intervals, with a knot where the envelope is not smooth."""
+def _apart(program: Program) -> int:
+    """Of what the intervals must be a multiple for a knot to lie where the envelope is not smooth."""
     envelope = program.basis.envelope
-    apart = Fraction(envelope.parameter).limit_denominator(_FEWEST).denominator if envelope.kind == "xplor" else 1
-    return math.ceil(_FEWEST / apart) * apart
+    return Fraction(envelope.parameter).limit_denominator(_FEWEST).denominator if envelope.kind == "xplor" else 1
+
+
+def _rounded_up(count: float, apart: int) -> int:
+    return math.ceil(count / apart) * apart
