@@ -149,7 +149,8 @@ def _radial(value: Mapping[str, Any], tensor: _Tensors) -> RadialNetwork | Radia
         network = _radial(value["network"], tensor)
         if not isinstance(network, RadialNetwork):
             raise ValueError("a table is not of a network")
-        return RadialTable(tensor(value["values"]), network)
+        values = tensor(value["values"])
+        return RadialTable(_shaped(tensor(value["knots"]), values.shape[0]), values, network)
     return RadialNetwork(
         [tensor(matrix) for matrix in value["matrices"]],
         str(value["activation"]),

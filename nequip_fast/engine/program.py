@@ -94,12 +94,12 @@ class RadialNetwork:
 
 @dataclass(frozen=True)
 class RadialTable:
-    """The radial weights of a layer by cubic Hermite interpolation between equidistant knots x = 0 … 1.
+    """The radial weights of a layer by cubic Hermite interpolation between ``knots`` [intervals + 1], x = 0 … 1.
 
-    ``values`` [intervals + 1, 2, W]: the weights at the knots, and their slopes times the interval; ``network`` is what
-    they were made from.
+    ``values`` [intervals + 1, 2, W]: the weights there, and their slopes; ``network`` is what they were made from.
     """
 
+    knots: Tensor
     values: Tensor
     network: RadialNetwork
 
@@ -246,7 +246,7 @@ class _Lists:
     def radial(self, radial: RadialNetwork | RadialTable) -> None:
         if isinstance(radial, RadialTable):
             self.add(radial.values.shape[2], radial.values.shape[0] - 1)
-            self.numbers(radial.values)
+            self.numbers(radial.knots, radial.values)
             return
         *hidden, last = radial.matrices
         self.add(last.shape[1], 0, _ACTIVATION_CODES[radial.activation])

@@ -1,4 +1,4 @@
-"""The radial weights of a layer: the perceptron on the Bessel basis, and cubic Hermite tables of it."""
+"""The radial weights of a layer: the perceptron on the Bessel basis, and tables of it: cubic Hermite interpolation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nequip_fast.nn.radial import polynomial_cutoff
 from nequip_fast.ops.gate import ACTIVATIONS
 
 TOO_CLOSE = 0.5  # Å, less than any bond: what the radial networks do there was never trained, and may vary quickly
-_NEAREST = 1e-4  # of an interval: where the first knot is evaluated, the basis being 0/0 at 0
+_NEAREST = 1e-4  # of the first interval: where the first knot is evaluated, the basis being 0/0 at 0
 
 
 def envelope(kind: Envelope, x: Tensor) -> Tensor:
@@ -47,49 +47,50 @@ def radial_function(basis: RadialBasis, network: RadialNetwork) -> Callable[[Ten
     return lambda x: hidden(x) @ network.matrices[-1]
 
 
-def hermite_table(function: Callable[[Tensor], Tensor], intervals: int) -> Tensor:
-    """Values and slopes at equidistant knots.
+def hermite_table(function: Callable[[Tensor], Tensor], knots: Tensor) -> Tensor:
+    """Values and slopes at the knots.
 
     Args:
         function: x [K, 1] in (0, 1] -> [K, W], row by row; float64.
-        intervals: between 0 and 1.
+        knots: [intervals + 1], rising from 0 to 1.
 
     Returns:
-        [intervals + 1, 2, W]: the values, and the slopes times the interval.
+        [intervals + 1, 2, W].
     """
-    knots = torch.linspace(0, 1, intervals + 1, dtype=torch.float64).unsqueeze(1)
-    knots[0] = _NEAREST / intervals
-    values, slopes = value_and_slope(function, knots)
-    return torch.stack([values, slopes / intervals], 1)
+    x = knots.unsqueeze(1).clone()
+    x[0] = _NEAREST * knots[1]
+    return torch.stack(value_and_slope(function, x), 1)
 
 
-def hermite(table: Tensor, x: Tensor) -> Tensor:
+def hermite(knots: Tensor, table: Tensor, x: Tensor) -> Tensor:
     """The function [K, W] that the table stands for, at x [K] between 0 and 1."""
-    intervals = table.shape[0] - 1
-    knot = (x * intervals).long().clamp(max=intervals - 1)
-    t = (x * intervals - knot).unsqueeze(1)
+    below = (torch.searchsorted(knots, x.detach(), right=True) - 1).clamp(0, len(knots) - 2)
+    width = (knots[below + 1] - knots[below]).unsqueeze(1)
+    t = (x - knots[below]).unsqueeze(1) / width
     s = 1 - t
-    (low, low_slope), (high, high_slope) = table[knot].unbind(1), table[knot + 1].unbind(1)
-    return (1 + 2 * t) * s**2 * low + t * s**2 * low_slope + t**2 * (1 + 2 * s) * high - t**2 * s * high_slope
+    (low, low_slope), (high, high_slope) = table[below].unbind(1), table[below + 1].unbind(1)
+    slopes = t * s**2 * low_slope - t**2 * s * high_slope
+    return (1 + 2 * t) * s**2 * low + t**2 * (1 + 2 * s) * high + width * slopes
 
 
-def table_error(table: Tensor, function: Callable[[Tensor], Tensor], close: float = 0.0) -> float:
-    """Largest error of the table's values and slopes, as :func:`error_weights` counts them."""
-    intervals = table.shape[0] - 1
-    knots = torch.arange(intervals, dtype=torch.float64)
+def table_errors(function: Callable[[Tensor], Tensor], knots: Tensor, close: float) -> Tensor:
+    """[intervals]: the table's largest error in each, values and slopes as :func:`error_weights` counts them."""
+    table = hermite_table(function, knots)
     # the error of a value is largest in the middle of an interval, that of a slope a fifth from its ends
-    x = torch.cat([(knots + part) / intervals for part in (0.5, 0.2113, 0.7887)]).unsqueeze(1)
+    x = torch.cat([knots[:-1] + part * knots.diff() for part in (0.5, 0.2113, 0.7887)]).unsqueeze(1)
     exact = value_and_slope(function, x)
-    found = value_and_slope(lambda x: hermite(table, x.squeeze(1)), x)
-    return float((error_weights(*exact, x, close) * (torch.cat(found) - torch.cat(exact))).abs().max())
+    found = value_and_slope(lambda x: hermite(knots, table, x.squeeze(1)), x)
+    errors = error_weights(*exact, x, close) * (torch.cat(found) - torch.cat(exact)).abs()
+    return errors.max(1).values.view(6, -1).max(0).values
 
 
 def error_weights(values: Tensor, slopes: Tensor, x: Tensor, close: float) -> Tensor:
     """[2K, 1]: how much errors of values [K, W] and slopes [K, W] at x [K, 1] count.
 
-    Over the largest of each; those of slopes a tenth, and those at x < ``close``, nearer than nuclei come, a hundredth.
+    Over the largest of each; those of slopes a tenth. Those at x < ``close``, nearer than nuclei come, a hundredth;
+    from the shortest bonds on they grow with x², as the number of neighbours does.
     """
-    weights = torch.where(x < close, 0.01, 1.0)
+    weights = torch.where(x < close, 0.01, (x / (1.4 * close)).clamp(min=1.0) ** 2)
     return torch.cat([weights / values.abs().max(), 0.1 * weights / slopes.abs().max()])
 
 

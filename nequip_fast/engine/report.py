@@ -60,7 +60,7 @@ def plot_radial(program: Program, path: str | os.PathLike[str]) -> None:
     figure, rows = new_figure(2, (9, 2.3 * len(tables)), rows=len(tables))
     for k, (table, (curves, errors)) in enumerate(zip(tables, rows, strict=True)):
         exact = radial_function(program.basis, table.network)(x.unsqueeze(1))
-        found = hermite(table.values, x)
+        found = hermite(table.knots, table.values, x)
         few = torch.linspace(0, exact.shape[1] - 1, min(_CURVES, exact.shape[1])).long()
         curves.plot(x, exact[:, few], lw=0.8)
         curves.set_ylabel(f"layer {k}: w")

@@ -91,7 +91,7 @@ def test_forces_are_the_derivative_of_its_own_energy(case, radial):
     potential = compile(build_model(config(case)), radial=radial, intervals=64, verify=False)
     data = inputs("crystals")
     direction = torch.randn_like(data["pos"])
-    step = 1e-4
+    step = 2e-5  # few pairs pass a knot, where the second derivative jumps
 
     def energy(displacement):
         return float(potential.evaluate({**data, "pos": data["pos"] + displacement * direction})["total_energy"].sum())

@@ -10,7 +10,7 @@
 namespace nf {
 
 // Where a distance lies between the knots of the radial tables, and the cubic Hermite basis there: what multiplies the
-// slope (times the interval) at the lower knot, the difference of the values at both, and the slope at the upper one; for
+// slope at the lower knot, the difference of the values at both, and the slope at the upper one; for
 // the value, to be added to that at the lower knot, and for its derivative by the distance. With the difference from the
 // table the derivative loses no digits, however narrow the interval.
 template <class T>
@@ -18,7 +18,7 @@ struct Interval {
   int64_t knot;
   T value[3], slope[3];
 };
-inline constexpr int kTableRows = 3;  // of a knot: value, slope times the interval, difference to the next value
+inline constexpr int kTableRows = 3;  // of a knot: value, slope, difference to the next value
 
 // One step of a nonlinearity: scalars through the activation (`gate` kNoGate, one component), channels times activated
 // scalars of their own, or (`gate` kNormGate) channels x as x f(|x|)/|x|, norms below kShortestNorm taken for it.

@@ -44,7 +44,8 @@ struct RadialBasis {
 struct RadialProgram {
   int width;                         // of the weights
   int intervals = 0;                 // of the table; 0: there is none
-  std::vector<double> table;         // [intervals + 1][2][width]: values and slopes times the interval
+  std::vector<double> knots;         // [intervals + 1], rising from 0 to 1
+  std::vector<double> table;         // [intervals + 1][2][width]: values and slopes
   std::vector<int> widths;           // of the perceptron: basis, hidden layers …, weights
   std::vector<std::vector<double>> matrices;
   Activation activation = Activation::identity;  // of the hidden layers, times `constant`

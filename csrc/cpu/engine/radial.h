@@ -59,7 +59,11 @@ class TabulatedRadial final : public Radial<T> {
   using Chunk = typename Radial<T>::Chunk;
 
   TabulatedRadial(const LayerProgram& layer, const std::vector<int>& widths, const EngineKernels<T>& kernels)
-      : Radial<T>(kernels.lanes), kernels_(kernels), intervals_(layer.radial.intervals) {
+      : Radial<T>(kernels.lanes), kernels_(kernels), intervals_(layer.radial.intervals), knots_(layer.radial.knots) {
+    for (int part = 0, knot = 0; part < kParts; ++part) {
+      while (knots_[knot + 1] <= double(part) / kParts) ++knot;
+      first_knot_[part] = knot;
+    }
     for (size_t k = 0; k < widths.size(); ++k)
       paths_.push_back(path(layer, layer.paths[k], widths[k]));
   }
@@ -110,17 +114,22 @@ class TabulatedRadial final : public Radial<T> {
     return prepared;
   }
 
-  Interval<T> interval(double reach, double length) const {
-    const double x = reach * intervals_;
-    const int64_t knot = std::min<int64_t>(int64_t(x), intervals_ - 1);
-    const double t = x - double(knot), s = 1 - t, by_length = x / length;
+  Interval<T> interval(double x, double length) const {
+    int64_t knot = first_knot_[std::min(int(x * kParts), kParts - 1)];
+    while (knot + 1 < intervals_ && x >= knots_[knot + 1]) ++knot;
+    const double width = knots_[knot + 1] - knots_[knot], t = (x - knots_[knot]) / width, s = 1 - t;
+    const double by_length = x / length;
     return {knot,
-            {T(t * s * s), T(t * t * (1 + 2 * s)), T(-t * t * s)},
-            {T((1 - 3 * t) * s * by_length), T(6 * t * s * by_length), T((3 * t - 2) * t * by_length)}};
+            {T(t * s * s * width), T(t * t * (1 + 2 * s)), T(-t * t * s * width)},
+            {T((1 - 3 * t) * s * by_length), T(6 * t * s / width * by_length), T((3 * t - 2) * t * by_length)}};
   }
+
+  static constexpr int kParts = 1024;  // of 0 … 1: where the search for an interval begins
 
   const EngineKernels<T>& kernels_;
   int intervals_;
+  std::vector<double> knots_;
+  int first_knot_[kParts];  // the last one that is not beyond the part's beginning
   std::vector<PathTable> paths_;
 };
 
