@@ -50,7 +50,7 @@ def energy(atoms: Any, density_fitting: bool) -> tuple[float, Any]:
 
     field = scf.RHF(molecule(atoms))
     field = (field.density_fit() if density_fitting else field).run()
-    cluster = cc.CCSD(field, frozen=sum(atoms.symbols != "H")).run()
+    cluster = cc.CCSD(field, frozen=sum(symbol != "H" for symbol in atoms.symbols)).run()
     return Hartree * (cluster.e_tot + cluster.ccsd_t()), cluster
 
 

@@ -133,12 +133,14 @@ def main() -> None:
             f"fluctuation {1e3 * row['fluctuation_mev_per_atom']:.1f} µeV/atom, {row['temperature']:.0f} K",
             flush=True,
         )
-    if arguments.plot:
-        save_figure(figure, arguments.plot)
-    if arguments.json:
-        settings = {key: getattr(arguments, key) for key in ("picoseconds", "equilibration", "time_step", "threads")}
-        result = {"machine": machine("cpu"), "settings": settings, "rows": rows}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if arguments.json:  # after each of them: together they take long
+            settings = {
+                key: getattr(arguments, key) for key in ("picoseconds", "equilibration", "time_step", "threads")
+            }
+            result = {"machine": machine("cpu"), "settings": settings, "rows": rows}
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if arguments.plot:
+            save_figure(figure, arguments.plot)
 
 
 if __name__ == "__main__":
