@@ -55,7 +55,7 @@ def _knots(
     tolerance: float,
     intervals: int | None,
 ) -> tuple[Tensor, float]:
-    """Knots, as many as keep the errors below the tolerance unless that is said, and the largest error."""
+    """The knots, ``intervals`` of them or as many as keep the errors below the tolerance, and the largest error."""
     pieces = [torch.linspace(*ends, _LOOKED_AT + 1, dtype=torch.float64) for ends in pairwise((0.0, *kinks, 1.0))]
     found = table_errors(function, torch.cat([torch.zeros(1), *[piece[1:] for piece in pieces]]), close)
     needed = (found / tolerance) ** (1 / 3)  # slopes, whose error is of third order, decide as a rule

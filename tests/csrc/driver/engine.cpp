@@ -34,13 +34,14 @@ class Lists {
   }
   void table(int width) {
     add({width, kIntervals});
+    for (const double knot : {0.0, 0.2, 0.5, 0.55, 0.9, 1.0}) constant(1, knot);
     draw(int64_t(kIntervals + 1) * 2 * width);
   }
-  // a perceptron with these hidden layers
-  void network(int width, std::initializer_list<int64_t> hidden) {
+  // a perceptron with these hidden layers, the last of which may be linear
+  void network(int width, std::initializer_list<int64_t> hidden, bool combined = false) {
     add({width, 0, int64_t(Activation::silu)});
     constant(1, 1.1);
-    add({int64_t(hidden.size())});
+    add({combined, int64_t(hidden.size())});
     add(hidden);
     int64_t in = kFunctions;
     for (const int64_t out : hidden) draw(in * out), in = out;
@@ -116,7 +117,7 @@ Program every_part(bool by_type, bool xplor) {
   lists.channels({{0, 5}, {1, 5}});
   lists.add({0, 2});
   lists.map(0, 5, 0, 5), lists.map(1, 5, 1, 5);
-  lists.network(10, {17, 6});
+  lists.network(10, {17, 6}, by_type);
   lists.add({1, 0, 2});
   lists.path(0, 0, 0, 5), lists.path(1, 1, 0, 0);
   lists.channels({{0, 4}});
