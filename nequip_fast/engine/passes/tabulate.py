@@ -21,7 +21,7 @@ from nequip_fast.engine.radial import TOO_CLOSE, hermite_table, radial_function,
 _LOOKED_AT = 256  # intervals between kinks from whose errors the density of knots follows
 _SPARSEST = 1 / 16  # knots for one of these
 _MOST = 8192
-_ERROR = {torch.float32: 1.5e-7, torch.float64: 2e-9}  # as error_weights counts it
+_ERROR = {torch.float32: 7e-8, torch.float64: 5e-10}  # as error_weights counts it
 
 
 def tabulate(program: Program, dtype: torch.dtype, intervals: int | None = None) -> tuple[Program, list[float]]:
