@@ -10,9 +10,9 @@
 namespace nf {
 
 // Where a distance lies between the knots of the radial tables, and the cubic Hermite basis there: what multiplies the
-// slope at the lower knot, the difference of the values at both, and the slope at the upper one; for
-// the value, to be added to that at the lower knot, and for its derivative by the distance. With the difference from the
-// table the derivative loses no digits, however narrow the interval.
+// slope at the lower knot, the difference of the values at both, and the slope at the upper one; for the value, to be
+// added to that at the lower knot, and for its derivative by the distance. With the difference from the table the
+// derivative loses no digits, however narrow the interval.
 template <class T>
 struct Interval {
   int64_t knot;

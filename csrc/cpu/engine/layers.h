@@ -8,8 +8,8 @@
 #include "cpu/conv/steps.h"
 #include "cpu/engine/matrix.h"
 #include "cpu/engine/radial.h"
-#include "cpu/padded.h"
 #include "cpu/engine/program.h"
+#include "cpu/padded.h"
 #include "cpu/scratch.h"
 
 namespace nf {

@@ -191,8 +191,10 @@ class ExactRadial final : public Radial<T> {
     RadialWork<T>& work = chunk.work;
     for (size_t k = layers_.size(); k-- > 0;) {
       T *g = work.to_hidden[k + 1].get(), *below = work.to_hidden[k].get(int64_t(chunk.count) * widths_[k]);
-      const T* slope = work.slope[k].get();
-      for (int64_t i = 0; activated(k) && i < int64_t(chunk.count) * widths_[k + 1]; ++i) g[i] *= slope[i];
+      if (activated(k)) {
+        const T* slope = work.slope[k].get();
+        for (int64_t i = 0; i < int64_t(chunk.count) * widths_[k + 1]; ++i) g[i] *= slope[i];
+      }
       const Matrix<T>& matrix = layers_[k].reverse;
       multiply(work, g, widths_[k + 1], matrix, matrix.inner, below, widths_[k], chunk.count, false);
     }
@@ -217,6 +219,7 @@ class ExactRadial final : public Radial<T> {
     return both;
   }
 
+  // Whether the activation follows hidden layer k.
   bool activated(size_t k) const { return !combined_ || k + 1 < layers_.size(); }
 
   // What layer k takes, of the whole chunk, and the width of its rows.

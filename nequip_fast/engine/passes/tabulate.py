@@ -57,13 +57,13 @@ def _knots(
 ) -> tuple[Tensor, float]:
     """The knots, ``intervals`` of them or as many as keep the errors below the tolerance, and the largest error."""
     pieces = [torch.linspace(*ends, _LOOKED_AT + 1, dtype=torch.float64) for ends in pairwise((0.0, *kinks, 1.0))]
-    found = table_errors(function, torch.cat([torch.zeros(1), *[piece[1:] for piece in pieces]]), close)
+    found = table_errors(function, torch.cat([pieces[0][:1], *[piece[1:] for piece in pieces]]), close)
     needed = (found / tolerance) ** (1 / 3)  # slopes, whose error is of third order, decide as a rule
     needed = torch.nn.functional.max_pool1d(needed.view(1, 1, -1), 3, 1, 1).view(len(pieces), -1).clamp(min=_SPARSEST)
     factor = 1.0 if intervals is None else intervals / float(needed.sum())
-    knots = torch.zeros(1, dtype=torch.float64)
+    knots = pieces[0][:1]
     for piece, density in zip(pieces, needed, strict=True):
-        total = torch.cat([torch.zeros(1), density.cumsum(0)])
+        total = torch.cat([density.new_zeros(1), density.cumsum(0)])
         count = max(1, math.ceil(factor * float(total[-1]) - 1e-9))
         placed = np.interp(np.linspace(0, float(total[-1]), count + 1)[1:], total.numpy(), piece.numpy())
         placed[-1] = piece[-1]
