@@ -43,7 +43,7 @@ _PARTS = {  # of the symbols' names
 
 
 def multiply_adds(program: Program, atoms: int, edges: int) -> dict[str, float]:
-    """Of one step, by part; Hermite tables take 3 for a weight, and 6 for a weight and its slope, the dot product 1."""
+    """Of one step, by part; tables take 5 for a weight, 10 for a weight and its slope, the dot product 1."""
     forward = reverse = radial = linear = 0.0
     for index, layer in enumerate(program.layers):
         weights = sum(layer.sent[path.source].mul for path in layer.paths)
@@ -59,7 +59,7 @@ def multiply_adds(program: Program, atoms: int, edges: int) -> dict[str, float]:
             *hidden, last = layer.radial.matrices
             radial += edges * (3 * last.shape[0] * weights + 3 * sum(matrix.numel() for matrix in hidden))
         else:
-            radial += edges * (3 + 6 + 1) * weights
+            radial += edges * (5 + 10 + 1) * weights
         for maps, targets in (
             (layer.send, layer.sent),
             (layer.mix, layer.before_gate),

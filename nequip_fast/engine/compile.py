@@ -49,7 +49,7 @@ def compile(
             of nequip (``.ckpt``) or of SevenNet (``.pth``).
         trust: read a checkpoint that holds pickled objects, which can run any code.
         dtype: ``torch.float32`` or ``torch.float64``, of the network; by default the model's own.
-        radial: ``table`` replaces the radial networks by cubic Hermite tables, ``exact`` evaluates them, their last
+        radial: ``table`` replaces the radial networks by quintic Hermite tables, ``exact`` evaluates them, their last
             matrices factorised to the rounding of ``dtype`` (pass ``rank``).
         tolerance: largest deviation of a force from the model's that is accepted, eV/Å, or relative to the largest
             force where that is more than 1 eV/Å.

@@ -27,7 +27,7 @@ from nequip_fast.engine.program import (
 from nequip_fast.errors import InputError
 from nequip_fast.files import Format, load_tensors, save_tensors
 
-_FORMAT = Format("nequip_fast.potential", 3, "a compiled model", "compile it again")
+_FORMAT = Format("nequip_fast.potential", 4, "a compiled model", "compile it again")
 _TENSOR = "tensor"  # {"tensor": name} stands for a tensor of the file
 
 

@@ -94,9 +94,10 @@ class RadialNetwork:
 
 @dataclass(frozen=True)
 class RadialTable:
-    """The radial weights of a layer by cubic Hermite interpolation between ``knots`` [intervals + 1], x = 0 … 1.
+    """The radial weights of a layer by quintic Hermite interpolation between ``knots`` [intervals + 1], x = 0 … 1.
 
-    ``values`` [intervals + 1, 2, W]: the weights there, and their slopes; ``network`` is what they were made from.
+    ``values`` [intervals + 1, 3, W]: the weights there, their first and second derivatives; ``network`` is what they
+    were made from.
     """
 
     knots: Tensor

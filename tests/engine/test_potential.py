@@ -314,7 +314,7 @@ def test_a_program_that_is_too_wide(tmp_path):
     path = program.layers[0].paths[0]
     layers = [replace(program.layers[0], paths=[path] * 4000), *program.layers[1:]]
     channels = [replace(program.layers[0].sent[0], mul=60_000)]
-    knots, values = torch.tensor([0, 0.5, 1], dtype=torch.float64), torch.zeros(3, 2, 60_000, dtype=torch.float64)
+    knots, values = torch.tensor([0, 0.5, 1], dtype=torch.float64), torch.zeros(3, 3, 60_000, dtype=torch.float64)
     layers[0] = replace(
         layers[0], sent=channels, sent_by_type=torch.zeros(3, 60_000, dtype=torch.float64),
         radial=replace(layers[0].radial, knots=knots, values=values),

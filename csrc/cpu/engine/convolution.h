@@ -89,9 +89,9 @@ class Convolution {
                                        work.dw_rows.data(), dim_y, false};
         path.gradient.run[0](gradient, path.gradient.args);
       }
-      layer.radial->take(chunk, path_number, at, edges_of_run, dw, edges.to_length.get());
+      layer.radial->take(chunk, path_number, at, edges_of_run, dw);
     });
-    layer.radial->end(chunk, edges.to_length.get());
+    layer.radial->end(chunk, edges.to_reach.get());
     kernels_.add_sums(partial, dim_y, int(count), edges.to_y.get() + first * dim_y);
   }
 
@@ -112,10 +112,7 @@ class Convolution {
                int64_t end, const Sent& sent) const {
     const int lanes = kernels_.lanes, dim_y = harmonics_.dim();
     const int64_t first = edges.ptr[begin], count = edges.ptr[end] - first;
-    work.tiles.clear();
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t e = edges.ptr[i]; e < edges.ptr[i + 1]; e += lanes)
-        work.tiles.push_back({int(i - begin), int(std::min<int64_t>(lanes, edges.ptr[i + 1] - e)), e});
+    list_tiles(edges, work, begin, end, layer.radial->exact());
     T* const rows = work.y_rows.get(count * dim_y);
     harmonic_kernels_.harmonics(harmonics_, directions(edges, first, count, work.direction), rows, 0, count);
     T* y = work.y.get(int64_t(work.tiles.size()) * dim_y * lanes);
@@ -129,15 +126,38 @@ class Convolution {
     work.w_rows.resize(lanes), work.dw_rows.resize(lanes), work.g_rows.resize(lanes);
   }
 
-  // body(path, tile, last tile, edge of the chunk, edges) for as many tiles at a time as the radial weights want
+  // The tiles of nodes begin … end − 1, by node or, as edges go from near to far, by distance: tiles in turn then read the
+  // same few knots of the radial tables, which stay in the first cache.
+  void list_tiles(const Edges<T>& edges, ConvolutionWork<T>& work, int64_t begin, int64_t end, bool by_node) const {
+    const int lanes = kernels_.lanes;
+    work.tiles.clear();
+    const auto add = [&](int64_t node, int64_t edge) {
+      const int count = int(std::min<int64_t>(lanes, edges.ptr[node + 1] - edge));
+      work.tiles.push_back({int(node - begin), count, edge});
+      return count;
+    };
+    if (by_node) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t e = edges.ptr[i]; e < edges.ptr[i + 1]; e += lanes) add(i, e);
+      return;
+    }
+    int64_t left = edges.ptr[end] - edges.ptr[begin];
+    for (int64_t away = 0; left; away += lanes)
+      for (int64_t i = begin; i < end; ++i)
+        if (const int64_t e = edges.ptr[i] + away; e < edges.ptr[i + 1]) left -= add(i, e);
+  }
+
+  // body(path, tile, last tile, edge of the chunk, edges) for as many tiles in a row as the radial weights want
   template <class Body>
   static void each_run(const PreparedLayer<T>& layer, const ConvolutionWork<T>& work, int64_t first, const Body& body) {
     for (int path = 0; path < int(layer.paths.size()); ++path)
       for (size_t tile = 0; tile < work.tiles.size();) {
         size_t last = tile;
         int count = 0;
-        while (last < work.tiles.size() && count + work.tiles[last].edges <= layer.radial->most_edges)
+        do
           count += work.tiles[last++].edges;
+        while (last < work.tiles.size() && work.tiles[last].first == work.tiles[tile].first + count &&
+               count + work.tiles[last].edges <= layer.radial->most_edges);
         body(path, tile, last, int(work.tiles[tile].first - first), count);
         tile = last;
       }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "cpu/engine/buffer.h"
@@ -20,8 +21,8 @@ struct Edges {
   Buffer<int32_t> neighbour;
   Buffer<double> vector, reach;  // [3], Å; the length over the cutoff
   int functions = 0;             // of the radial basis
-  Buffer<T> basis, basis_slope;  // [functions], and their derivatives by the length
-  Buffer<T> to_y, to_length;     // [dim_y], [1]
+  Buffer<T> basis, basis_slope;  // [functions], and their derivatives by the reach
+  Buffer<T> to_y, to_reach;      // [dim_y], [1]
 
   int64_t count() const { return ptr.back(); }
 
@@ -36,7 +37,7 @@ struct Edges {
     for (size_t i = 1; i < ptr.size(); ++i) ptr[i] += ptr[i - 1];
     neighbour.get(count()), vector.get(3 * count()), reach.get(count());
     basis.get(functions * count()), basis_slope.get(functions * count());
-    to_y.get(dim_y * count()), to_length.get(dim_y ? count() : 0);
+    to_y.get(dim_y * count()), to_reach.get(dim_y ? count() : 0);
   }
 };
 
@@ -65,30 +66,48 @@ struct EdgeSearch {
     return wrong;
   }
 
-  // The edges of these nodes, their gradients zero.
+  // The edges of these nodes, each node's from near to far by shell, their gradients zero.
   void fill(int64_t begin, int64_t end, int dim_y, Edges<T>& edges) const {
     const int64_t first = edges.ptr[begin], last = edges.ptr[end];
     const int functions = edges.functions;
     std::vector<double> values(functions), slopes(functions);
-    int64_t e = first;
-    for (int64_t i = begin; i < end; ++i)
+    std::vector<Found> found;
+    for (int64_t i = begin; i < end; ++i) {
+      found.clear();
+      int64_t at[kShells] = {};  // edges in each shell, then where its next edge goes
       each(i, [&](int64_t p, const double* r, double length, double cutoff) {
-        edges.neighbour.get()[e] = in.neighbour[p];
-        std::copy_n(r, 3, edges.vector.get() + 3 * e);
-        edges.reach.get()[e] = length / cutoff;
-        if (functions) (*basis)(length / cutoff, values.data(), slopes.data());
+        found.push_back({p, {r[0], r[1], r[2]}, length, cutoff});
+        ++at[shell(length / cutoff)];
+      }, [] {});
+      int64_t place = edges.ptr[i];
+      for (int64_t& count : at) place += std::exchange(count, place);
+      for (const Found& pair : found) {
+        const double reach = pair.length / pair.cutoff;
+        const int64_t e = at[shell(reach)]++;
+        edges.neighbour.get()[e] = in.neighbour[pair.number];
+        std::copy_n(pair.vector, 3, edges.vector.get() + 3 * e);
+        edges.reach.get()[e] = reach;
+        if (functions) (*basis)(reach, values.data(), slopes.data());
         for (int k = 0; k < functions; ++k) {
           edges.basis.get()[e * functions + k] = T(values[k]);
-          edges.basis_slope.get()[e * functions + k] = T(slopes[k] / cutoff);
+          edges.basis_slope.get()[e * functions + k] = T(slopes[k]);
         }
-        ++e;
-      }, [] {});
+      }
+    }
     if (!dim_y) return;
     std::fill(edges.to_y.get() + first * dim_y, edges.to_y.get() + last * dim_y, T(0));
-    std::fill(edges.to_length.get() + first, edges.to_length.get() + last, T(0));
+    std::fill(edges.to_reach.get() + first, edges.to_reach.get() + last, T(0));
   }
 
  private:
+  static constexpr int kShells = 32;
+  static int shell(double reach) { return std::min(int(reach * kShells), kShells - 1); }
+
+  struct Found {
+    int64_t number;  // of the pair
+    double vector[3], length, cutoff;
+  };
+
   // body(pair, vector, length, cutoff) for the pairs of node i within the cutoff, failed() where there is no distance
   template <class Body, class Failed>
   void each(int64_t i, const Body& body, const Failed& failed) const {

@@ -337,7 +337,7 @@ class EngineOf final : public Engine {
     for (int64_t i = begin; i < end; ++i)
       for (int64_t e = edges_.ptr[i]; e < edges_.ptr[i + 1]; ++e) {
         const double *r = edges_.vector.get() + 3 * e, length = edges_.length(e);
-        double along = edges_.to_length.get()[e];
+        double along = edges_.to_reach.get()[e] * edges_.reach.get()[e] / length;
         if (repulsion_) along += repulsion(i, e, length).second;
         along /= length;
         for (int c = 0; c < 3; ++c) {

@@ -5,6 +5,7 @@
 #include "cpu/columns.h"
 #include "cpu/gate/activations.h"
 #include "cpu/math.h"
+#include "cpu/transpose.h"
 #include "cpu/unroll.h"
 
 namespace nf::NF_ISA {
@@ -53,38 +54,77 @@ void multiply(int rows, const T* const* a, int inner, const T* b, int width, T* 
 
 // --- radial tables ---
 
-// h[0] · slope + h[1] · difference + h[2] · next slope
 template <class T>
-[[gnu::always_inline]] inline Vec<T> interpolate(const T* h, const T* knot, int width, int u) {
-  return h[0] * load(knot + width + u) + h[1] * load(knot + 2 * width + u) + h[2] * load(knot + 4 * width + u);
+void hermite(const T* ts, const T* widths, const T* densities, int64_t count, T* basis) {
+  for (int64_t i = 0; i < count; i += kLanes<T>, basis += kLanes<T>) {
+    const Vec<T> t = load(ts + i), width = load(widths + i), density = load(densities + i);
+    const Vec<T> s = 1 - t, tt = t * t, ss = s * s, half = T(0.5) * width;
+    const Vec<T> factor[kBasis] = {
+        width * t * ss * s * (1 + 3 * t), width * half * tt * ss * s,   tt * t * (10 - 15 * t + 6 * tt),
+        -width * s * tt * t * (1 + 3 * s), width * half * ss * tt * t,
+        ss * (1 - 3 * t) * (1 + 5 * t),   half * t * ss * (2 - 5 * t), 30 * tt * ss * density,
+        tt * (1 - 3 * s) * (1 + 5 * s),   -half * s * tt * (2 - 5 * s)};
+    unroll<kBasis>([&](auto k) { store(basis + k * count, factor[k]); });
+  }
 }
 
+// The five factors of a value or of a derivative in registers, where a store to the weights cannot make the compiler
+// read them again.
 template <class T>
-void weights(const Interval<T>* at, int edges, const T* table, int width, T* w) {
-  for (int e = 0; e < edges; ++e, w += width) {
-    const T* const knot = table + at[e].knot * kTableRows * width;
-    for (int u = 0; u < width; u += kLanes<T>)
-      store(w + u, load(knot + u) + interpolate(at[e].value, knot, width, u));
+struct Factors {
+  Vec<T> factor[5];
+
+  Factors(const T* basis, int64_t stride) {
+    unroll<5>([&](auto k) { factor[k] = broadcast<T>(basis[k * stride]); });
+  }
+  Vec<T> operator()(const Vec<T> (&rows)[5]) const {
+    Vec<T> sum = factor[0] * rows[0];
+    unroll<4>([&](auto k) { sum += factor[k + 1] * rows[k + 1]; });
+    return sum;
+  }
+};
+
+// body(u, value, the rows that Factors multiply) for every vector of a path's weights at place e
+template <class T, class Body>
+[[gnu::always_inline]] inline void each_row(const TablePlaces<T>& at, int e, const T* table, int width, const Body& body) {
+  const T *knot = table + int64_t(at.knot[e]) * kTableRows * width, *next = knot + kTableRows * width;
+  for (int u = 0; u < width; u += kLanes<T>, knot += kTableRows * kLanes<T>, next += kTableRows * kLanes<T>) {
+    const auto row = [](const T* of, int k) { return load(of + k * kLanes<T>); };
+    const Vec<T> rows[5] = {row(knot, 1), row(knot, 2), row(knot, 3), row(next, 1), row(next, 2)};
+    body(u, row(knot, 0), rows);
   }
 }
 
 template <class T>
-void weights_and_slopes(const Interval<T>* at, int edges, const T* table, int width, T* w, T* slope) {
-  for (int e = 0; e < edges; ++e, w += width, slope += width) {
-    const T* const knot = table + at[e].knot * kTableRows * width;
-    for (int u = 0; u < width; u += kLanes<T>) {
-      store(w + u, load(knot + u) + interpolate(at[e].value, knot, width, u));
-      store(slope + u, interpolate(at[e].slope, knot, width, u));
+void weights(const TablePlaces<T>& at, int first, int edges, const T* table, int width, T* w) {
+  for (int e = first; e < first + edges; ++e, w += width) {
+    const Factors<T> value(at.basis + e, at.stride);
+    each_row(at, e, table, width, [&](int u, Vec<T> at_knot, const Vec<T>(&rows)[5]) { store(w + u, at_knot + value(rows)); });
+  }
+}
+
+template <class T>
+void weights_and_slopes(const TablePlaces<T>& at, int first, int edges, const T* table, int width, T* w, T* slope) {
+  for (int e = first; e < first + edges; ++e, w += width, slope += width) {
+    const Factors<T> value(at.basis + e, at.stride), derivative(at.basis + 5 * at.stride + e, at.stride);
+    each_row(at, e, table, width, [&](int u, Vec<T> at_knot, const Vec<T>(&rows)[5]) {
+      store(w + u, at_knot + value(rows));
+      store(slope + u, derivative(rows));
+    });
+  }
+}
+
+template <class T>
+void add_products(const T* a, const T* b, int rows, int width, T* to) {
+  for (int e = 0; e < rows; ++e, a += width, b += width, to += kLanes<T>) {
+    Vec<T> even = load(to), odd{};  // two sums, as one is a chain of additions
+    int u = 0;
+    for (; u + 2 * kLanes<T> <= width; u += 2 * kLanes<T>) {
+      even += load(a + u) * load(b + u);
+      odd += load(a + u + kLanes<T>) * load(b + u + kLanes<T>);
     }
-  }
-}
-
-template <class T>
-void add_dot(const T* a, const T* b, int rows, int width, T* to) {
-  for (int e = 0; e < rows; ++e, a += width, b += width) {
-    Vec<T> sum{};
-    for (int u = 0; u < width; u += kLanes<T>) sum += load(a + u) * load(b + u);
-    to[e] += sum_lanes<T>(sum);
+    if (u < width) even += load(a + u) * load(b + u);
+    store(to, even + odd);
   }
 }
 
@@ -194,11 +234,11 @@ void columns(const T* rows, int dim, int count, T* out) {
 
 template <class T>
 void add_sums(const T* partial, int dim, int count, T* rows) {
-  for (int i = 0; i < dim * count; ++i) rows[i] += sum_lanes<T>(load(partial + i * kLanes<T>));
+  each_sums_of_lanes(partial, dim * count, [&](int i, int n, Vec<T> sums) { store(rows + i, load(rows + i, n) + sums, n); });
 }
 
 template <class T>
-constexpr EngineKernels<T> kKernels{kLanes<T>, multiply<T>, weights<T>,  weights_and_slopes<T>, add_dot<T>,
+constexpr EngineKernels<T> kKernels{kLanes<T>, multiply<T>, hermite<T>, weights<T>,  weights_and_slopes<T>, add_products<T>,
                                     activate_all<T>, gate<T>,   gate_vjp<T>, columns<T>, add_sums<T>};
 
 }  // namespace

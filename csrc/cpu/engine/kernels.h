@@ -9,16 +9,18 @@
 
 namespace nf {
 
-// Where a distance lies between the knots of the radial tables, and the cubic Hermite basis there: what multiplies the
-// slope at the lower knot, the difference of the values at both, and the slope at the upper one; for the value, to be
-// added to that at the lower knot, and for its derivative by the distance. With the difference from the table the
-// derivative loses no digits, however narrow the interval.
+// Where distances lie between the knots of the radial tables, and the quintic Hermite basis there: what multiplies the
+// slope and the curvature at the lower knot, the difference of the values at both, and the slope and the curvature at the
+// upper one; for the value, to be added to that at the lower knot, then for its derivative. With the difference from the
+// table the derivative loses no digits, however narrow the interval.
 template <class T>
-struct Interval {
-  int64_t knot;
-  T value[3], slope[3];
+struct TablePlaces {
+  const int32_t* knot;
+  const T* basis;  // [2][5][stride]
+  int64_t stride;  // at least the number of places
 };
-inline constexpr int kTableRows = 3;  // of a knot: value, slope, difference to the next value
+inline constexpr int kBasis = 10;
+inline constexpr int kTableRows = 4;  // of a knot: value, slope, curvature, difference to the next value
 
 // One step of a nonlinearity: scalars through the activation (`gate` kNoGate, one component), channels times activated
 // scalars of their own, or (`gate` kNormGate) channels x as x f(|x|)/|x|, norms below kShortestNorm taken for it.
@@ -37,12 +39,15 @@ struct EngineKernels {
   // c[r] (+)= Σ_k a[r][k] b[k] for rows of `width` elements, whole vectors; b [inner][width].
   void (*multiply)(int rows, const T* const* a, int inner, const T* b, int width, T* const* c, bool add);
 
-  // w[e] = the weights of one path at the distances of `edges` edges; a knot of the table is [kTableRows][width].
-  void (*weights)(const Interval<T>* at, int edges, const T* table, int width, T* w);
-  // … and slope[e] their derivatives by the distance
-  void (*weights_and_slopes)(const Interval<T>* at, int edges, const T* table, int width, T* w, T* slope);
-  // to[e] += Σ_u a[e][u] b[e][u] for rows of `width`
-  void (*add_dot)(const T* a, const T* b, int rows, int width, T* to);
+  // basis [kBasis][count], whole vectors, at t = 0 … 1 of intervals of this width and 1/width
+  void (*hermite)(const T* t, const T* width, const T* density, int64_t count, T* basis);
+  // w[e] = the weights of one path at `edges` places from `first` on; the table is
+  // [knots][width / lanes][kTableRows][lanes].
+  void (*weights)(const TablePlaces<T>&, int first, int edges, const T* table, int width, T* w);
+  // … and slope[e] their derivatives
+  void (*weights_and_slopes)(const TablePlaces<T>&, int first, int edges, const T* table, int width, T* w, T* slope);
+  // to[e][lane] += a[e][u] b[e][u] for u = lane, lane + lanes … in rows of `width`
+  void (*add_products)(const T* a, const T* b, int rows, int width, T* to);
 
   // x = constant · activation(x) for `count` elements, whole vectors; slope, unless null: the derivatives
   void (*activate)(Activation, double constant, T* x, T* slope, int64_t count);

@@ -102,7 +102,7 @@ RadialProgram read_radial(Reader& reader, const std::optional<RadialBasis>& basi
     Reader::check(radial.knots.front() == 0 && radial.knots.back() == 1, "has a table that does not go from 0 to 1");
     for (int k = 0; k < radial.intervals; ++k)
       Reader::check(radial.knots[k] < radial.knots[k + 1], "has a table whose knots do not rise");
-    radial.table = reader.numbers(int64_t(radial.intervals + 1) * 2 * radial.width);
+    radial.table = reader.numbers(int64_t(radial.intervals + 1) * kKnotValues * radial.width);
     return radial;
   }
   Reader::check(basis.has_value(), "has a radial network without a basis");

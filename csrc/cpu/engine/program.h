@@ -40,12 +40,14 @@ struct RadialBasis {
   void operator()(double x, double* values, double* slopes) const;
 };
 
+inline constexpr int kKnotValues = 3;
+
 // The weights of all paths of a layer as functions of x: a perceptron without biases on the basis, or its table.
 struct RadialProgram {
   int width;                         // of the weights
   int intervals = 0;                 // of the table; 0: there is none
   std::vector<double> knots;         // [intervals + 1], rising from 0 to 1
-  std::vector<double> table;         // [intervals + 1][2][width]: values and slopes
+  std::vector<double> table;         // [intervals + 1][kKnotValues][width]: values, slopes, curvatures
   std::vector<int> widths;           // of the perceptron: basis, hidden layers …, weights
   std::vector<std::vector<double>> matrices;
   Activation activation = Activation::identity;  // of the hidden layers, times `constant`

@@ -16,11 +16,14 @@ namespace nf {
 // What a thread needs for the chunk it works on.
 template <class T>
 struct RadialWork {
-  Buffer<Interval<T>> at;
+  Buffer<int32_t> knot;
+  Buffer<T> place, basis;  // [3][count]: t, width, density; [kBasis][count]
+  TablePlaces<T> at;
   std::vector<Buffer<T>> hidden, slope, to_hidden;  // of each hidden layer, [edges][padded width]
   std::vector<const T*> from;
   std::vector<T*> to;
-  Buffer<T> slopes;  // of the weights of the edges asked for last, by the length
+  Buffer<T> slopes;    // of the weights of the edges asked for last, by r/r_c
+  Buffer<T> to_reach;  // [edges][lanes], sums in parts
 };
 
 template <class T>
@@ -41,10 +44,10 @@ class Radial {
   virtual bool exact() const = 0;
   virtual void begin(const Chunk&) const = 0;
   // w[e] = the weights of a path at edges at … at + count − 1 of the chunk, rows of `width` (padded); afterwards
-  // to_length[e] (by edge of the call) takes its part of the gradient, now or in end(), from that of those weights
+  // take() is given their gradients, from which end() adds to to_reach[e] (by edge of the call)
   virtual void weights(const Chunk&, int path, int at, int count, T* w) const = 0;
-  virtual void take(const Chunk&, int path, int at, int count, const T* to_w, T* to_length) const = 0;
-  virtual void end(const Chunk&, T* to_length) const = 0;
+  virtual void take(const Chunk&, int path, int at, int count, const T* to_w) const = 0;
+  virtual void end(const Chunk&, T* to_reach) const = 0;
 
   // `widths`: of the paths' rows
   static std::unique_ptr<Radial> make(const LayerProgram&, const std::vector<int>& widths, const EngineKernels<T>&);
@@ -59,9 +62,11 @@ class TabulatedRadial final : public Radial<T> {
   using Chunk = typename Radial<T>::Chunk;
 
   TabulatedRadial(const LayerProgram& layer, const std::vector<int>& widths, const EngineKernels<T>& kernels)
-      : Radial<T>(kernels.lanes), kernels_(kernels), intervals_(layer.radial.intervals), knots_(layer.radial.knots) {
+      : Radial<T>(kernels.lanes), kernels_(kernels), intervals_(layer.radial.intervals) {
+    const std::vector<double>& knots = layer.radial.knots;
+    for (int k = 0; k < intervals_; ++k) knots_.push_back({knots[k], knots[k + 1] - knots[k], 1 / (knots[k + 1] - knots[k])});
     for (int part = 0, knot = 0; part < kParts; ++part) {
-      while (knots_[knot + 1] <= double(part) / kParts) ++knot;
+      while (knots[knot + 1] <= double(part) / kParts) ++knot;
       first_knot_[part] = knot;
     }
     for (size_t k = 0; k < widths.size(); ++k)
@@ -71,30 +76,45 @@ class TabulatedRadial final : public Radial<T> {
   bool exact() const override { return false; }
 
   void begin(const Chunk& chunk) const override {
-    Interval<T>* at = chunk.work.at.get(chunk.count);
-    for (int e = 0; e < chunk.count; ++e)
-      at[e] = interval(chunk.edges.reach.get()[chunk.first + e], chunk.edges.length(chunk.first + e));
+    RadialWork<T>& work = chunk.work;
+    const int64_t count = padded(chunk.count, kernels_.lanes);
+    int32_t* const knot = work.knot.get(chunk.count);
+    T *const t = work.place.zeros(3 * count), *const width = t + count, *const density = width + count;
+    for (int e = 0; e < chunk.count; ++e) {
+      const double x = chunk.edges.reach.get()[chunk.first + e];
+      const Knot& below = knots_[knot[e] = last_knot_before(x)];
+      t[e] = T((x - below.at) * below.density), width[e] = T(below.width), density[e] = T(below.density);
+    }
+    work.at = {knot, work.basis.get(kBasis * count), count};
+    kernels_.hermite(t, width, density, count, work.basis.get());
+    if (chunk.gradients) work.to_reach.zeros(int64_t(chunk.count) * kernels_.lanes);
   }
 
   void weights(const Chunk& chunk, int path, int at, int count, T* w) const override {
     const auto& [width, table] = paths_[path];
-    const Interval<T>* intervals = chunk.work.at.get() + at;
+    RadialWork<T>& work = chunk.work;
     if (chunk.gradients)
-      kernels_.weights_and_slopes(intervals, count, table.get(), width, w, chunk.work.slopes.get(int64_t(count) * width));
+      kernels_.weights_and_slopes(work.at, at, count, table.get(), width, w, work.slopes.get(int64_t(count) * width));
     else
-      kernels_.weights(intervals, count, table.get(), width, w);
+      kernels_.weights(work.at, at, count, table.get(), width, w);
   }
 
-  void take(const Chunk& chunk, int path, int at, int count, const T* to_w, T* to_length) const override {
-    kernels_.add_dot(to_w, chunk.work.slopes.get(), count, paths_[path].width, to_length + chunk.first + at);
+  void take(const Chunk& chunk, int path, int at, int count, const T* to_w) const override {
+    kernels_.add_products(to_w, chunk.work.slopes.get(), count, paths_[path].width,
+                          chunk.work.to_reach.get() + int64_t(at) * kernels_.lanes);
   }
 
-  void end(const Chunk&, T*) const override {}
+  void end(const Chunk& chunk, T* to_reach) const override {
+    kernels_.add_sums(chunk.work.to_reach.get(), 1, chunk.count, to_reach + chunk.first);
+  }
 
  private:
+  struct Knot {
+    double at, width, density;  // of the interval that begins there; density: 1 over the width
+  };
   struct PathTable {
     int width;
-    Scratch<T> table;  // [intervals + 1][kTableRows][width]
+    Scratch<T> table;  // [intervals + 1][vectors][kTableRows][lanes]
   };
 
   PathTable path(const LayerProgram& layer, const ConvolutionPath& path, int width) const {
@@ -102,33 +122,29 @@ class TabulatedRadial final : public Radial<T> {
     PathTable prepared{width, Scratch<T>(int64_t(intervals_ + 1) * kTableRows * width)};
     std::fill_n(prepared.table.get(), int64_t(intervals_ + 1) * kTableRows * width, T(0));
     for (int k = 0; k <= intervals_; ++k) {
-      const double *value = layer.radial.table.data() + int64_t(k) * 2 * all + path.first, *slope = value + all,
-                   *next = slope + all;
-      T* const row = prepared.table.get() + int64_t(k) * kTableRows * width;
+      const double *value = layer.radial.table.data() + int64_t(k) * kKnotValues * all + path.first, *slope = value + all,
+                   *curvature = slope + all, *next = curvature + all;
+      const int lanes = kernels_.lanes;
       for (int u = 0; u < mul; ++u) {
-        row[u] = T(value[u]);
-        row[width + u] = T(slope[u]);
-        if (k < intervals_) row[2 * width + u] = T(next[u] - value[u]);
+        T* const at = prepared.table.get() + int64_t(k) * kTableRows * width + u / lanes * kTableRows * lanes + u % lanes;
+        at[0] = T(value[u]), at[lanes] = T(slope[u]), at[2 * lanes] = T(curvature[u]);
+        if (k < intervals_) at[3 * lanes] = T(next[u] - value[u]);
       }
     }
     return prepared;
   }
 
-  Interval<T> interval(double x, double length) const {
-    int64_t knot = first_knot_[std::min(int(x * kParts), kParts - 1)];
-    while (knot + 1 < intervals_ && x >= knots_[knot + 1]) ++knot;
-    const double width = knots_[knot + 1] - knots_[knot], t = (x - knots_[knot]) / width, s = 1 - t;
-    const double by_length = x / length;
-    return {knot,
-            {T(t * s * s * width), T(t * t * (1 + 2 * s)), T(-t * t * s * width)},
-            {T((1 - 3 * t) * s * by_length), T(6 * t * s / width * by_length), T((3 * t - 2) * t * by_length)}};
+  int last_knot_before(double x) const {
+    int knot = first_knot_[std::min(int(x * kParts), kParts - 1)];
+    while (knot + 1 < intervals_ && x >= knots_[knot + 1].at) ++knot;
+    return knot;
   }
 
   static constexpr int kParts = 1024;  // of 0 … 1: where the search for an interval begins
 
   const EngineKernels<T>& kernels_;
   int intervals_;
-  std::vector<double> knots_;
+  std::vector<Knot> knots_;
   int first_knot_[kParts];  // the last one that is not beyond the part's beginning
   std::vector<PathTable> paths_;
 };
@@ -180,14 +196,14 @@ class ExactRadial final : public Radial<T> {
     multiply(chunk.work, input(chunk, hidden) + int64_t(at) * width, width, matrix, matrix.inner, w, matrix.width, count, false);
   }
 
-  void take(const Chunk& chunk, int path, int at, int count, const T* to_w, T*) const override {
+  void take(const Chunk& chunk, int path, int at, int count, const T* to_w) const override {
     const size_t hidden = layers_.size();
     const Matrix<T>& matrix = paths_[path].reverse;
     multiply(chunk.work, to_w, paths_[path].forward.width, matrix, matrix.inner,
              chunk.work.to_hidden[hidden].get() + int64_t(at) * widths_[hidden], widths_[hidden], count, true);
   }
 
-  void end(const Chunk& chunk, T* to_length) const override {
+  void end(const Chunk& chunk, T* to_reach) const override {
     RadialWork<T>& work = chunk.work;
     for (size_t k = layers_.size(); k-- > 0;) {
       T *g = work.to_hidden[k + 1].get(), *below = work.to_hidden[k].get(int64_t(chunk.count) * widths_[k]);
@@ -201,7 +217,7 @@ class ExactRadial final : public Radial<T> {
     const int functions = chunk.edges.functions;
     const T *g = work.to_hidden[0].get(), *slope = chunk.edges.basis_slope.get() + chunk.first * functions;
     for (int e = 0; e < chunk.count; ++e)
-      for (int b = 0; b < functions; ++b) to_length[chunk.first + e] += g[int64_t(e) * widths_[0] + b] * slope[e * functions + b];
+      for (int b = 0; b < functions; ++b) to_reach[chunk.first + e] += g[int64_t(e) * widths_[0] + b] * slope[e * functions + b];
   }
 
  private:

@@ -35,7 +35,7 @@ class Lists {
   void table(int width) {
     add({width, kIntervals});
     for (const double knot : {0.0, 0.2, 0.5, 0.55, 0.9, 1.0}) constant(1, knot);
-    draw(int64_t(kIntervals + 1) * 2 * width);
+    draw(int64_t(kIntervals + 1) * 3 * width);
   }
   // a perceptron with these hidden layers, the last of which may be linear
   void network(int width, std::initializer_list<int64_t> hidden, bool combined = false) {
