@@ -34,7 +34,7 @@ from nequip_fast.engine.program import Program, RadialNetwork
 _PARTS = {  # of the symbols' names
     "convolution, forward": r"::gather(_any)?<",
     "convolution, reverse": r"::gradient(_any)?<",
-    "radial weights": r"weights|add_dot|Radial<|activate_all",
+    "radial weights": r"weights|add_products|hermite|Radial<|activate_all",
     "linear maps": r"product_block|product_columns|::multiply|LinearWork",
     "gates": r"::gate(_vjp)?<|ChannelGate",
     "harmonics": r"harmonics|columns<|add_sums|::vjp",

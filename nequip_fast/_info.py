@@ -40,8 +40,11 @@ def _served_by(operator: str, device: str) -> str:
     chosen = backend.get_backend()
     if chosen == "reference":
         return "reference: chosen by name"
-    name = device if chosen == "auto" else chosen
-    reason = backend.why_not(operator, name, device, torch.float32)
-    if reason is None:
-        return f"{name}: compiled kernel"
-    return f"reference: {reason}" if chosen == "auto" else f"error: {chosen} was chosen by name, but {reason}"
+    names = backend.DEVICES[device] if chosen == "auto" else (chosen,)
+    reasons = {name: backend.why_not(operator, name, device, torch.float32) for name in names}
+    for name, reason in reasons.items():
+        if reason is None:
+            return f"{name}: {'kernel compiled when first called' if name == 'triton' else 'compiled kernel'}"
+    if chosen == "auto":
+        return "reference: " + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return f"error: {chosen} was chosen by name, but {reasons[chosen]}"

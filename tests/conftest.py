@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.helpers import KERNELS
+
 torch.set_num_threads(1)  # on structures this small a second thread only waits
 
 
@@ -13,15 +15,20 @@ def _same_start():
 
     torch.manual_seed(0)
     backend, dtype, threads = get_backend(), torch.get_default_dtype(), torch.get_num_threads()
+    if KERNELS != "cpu":
+        set_backend(KERNELS)
     yield
     set_backend(backend)
     torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
 
 
-@pytest.fixture(params=["plain", "avx2", "avx512"])
+@pytest.fixture(params=["plain", "avx2", "avx512"] if KERNELS == "cpu" else [KERNELS])
 def isa(request):
-    """Run the test once with each instruction set that this processor has."""
+    """Run the test once with each instruction set that this processor has, where kernels for it are tested."""
+    if request.param == KERNELS:
+        yield KERNELS
+        return
     if "avx2" not in torch.ops.nequip_fast.build_info() and request.param != "plain":
         pytest.skip("this build has only plain kernels")
     before = torch.ops.nequip_fast.cpu_isa()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from e3nn import o3
 
 from nequip_fast.dtypes import default_dtype
 from nequip_fast.ops import ConvProblem, Graph
 
+# The backend whose kernels tests/ops checks: "cpu", or "triton" (interpreted on the CPU with TRITON_INTERPRET=1).
+KERNELS = os.environ.get("NEQUIP_FAST_TEST_KERNELS", "cpu")
 TRIPLES = [(a, b, c) for a in range(5) for b in range(5) for c in range(abs(a - b), min(a + b, 4) + 1)]
 
 

@@ -1,4 +1,4 @@
-"""Which implementation serves an operator: the compiled library, and the rule of choice.
+"""Which implementation serves an operator: the compiled library, Triton, and the rule of choice.
 
 ``auto`` takes the fastest backend that supports the inputs; a backend named by :func:`set_backend`,
 :func:`use_backend` or ``NEQUIP_FAST_BACKEND`` serves or raises. Nothing falls back in silence.
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -18,14 +19,15 @@ from torch import Tensor
 
 from nequip_fast.errors import InputError, nearest
 
-BACKENDS = ("auto", "reference", "cpu", "cuda")
-KERNELS = {  # operator -> the devices it has compiled kernels for
-    "spherical_harmonics": ("cpu",),
-    "conv": ("cpu",),
+BACKENDS = ("auto", "reference", "cpu", "cuda", "triton")
+KERNELS = {  # operator -> the backends that have kernels for it
+    "spherical_harmonics": ("cpu", "triton"),
+    "conv": ("cpu", "triton"),
     "tensor_product": ("cpu",),
-    "segment_sum": ("cpu", "cuda"),
-    "gate": ("cpu",),
+    "segment_sum": ("cpu", "cuda", "triton"),
+    "gate": ("cpu", "triton"),
 }
+DEVICES = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # the backends of a device, the faster ones first
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"
 
 
@@ -41,7 +43,18 @@ def _load_library() -> str | None:
     return None
 
 
+def _no_triton() -> str | None:
+    """None where Triton's kernels can run, on a GPU or interpreted, else why not."""
+    if find_spec("triton") is None:
+        return "triton is not installed (run: pip install triton)"
+    if torch.version.cuda is None and not INTERPRETED:
+        return "this torch has no CUDA"
+    return None
+
+
 NOT_LOADED: str | None = _load_library()
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")  # Triton's kernels run as Python, on the CPU
+NO_TRITON: str | None = _no_triton()
 
 
 def _checked(name: str, source: str = "") -> str:
@@ -86,8 +99,8 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def compiled(name: str) -> bool:
-    """True when the compiled library has operator ``name``."""
-    return NOT_LOADED is None and hasattr(torch.ops.nequip_fast, name)
+    """True when torch knows operator ``name``, from the compiled library or Triton."""
+    return hasattr(torch.ops.nequip_fast, name)
 
 
 def has_cuda_kernels() -> bool:
@@ -104,14 +117,16 @@ def choose(operator: str, tensor: Tensor) -> str:
     asked = get_backend()
     if asked == "reference":
         return "reference"
-    name = tensor.device.type if asked == "auto" else asked
-    reason = why_not(operator, name, tensor.device.type, tensor.dtype)
-    if reason is None:
-        return name
+    device = tensor.device.type
+    names = DEVICES.get(device, (device,)) if asked == "auto" else (asked,)
+    reasons = [why_not(operator, name, device, tensor.dtype) for name in names]
+    for name, reason in zip(names, reasons, strict=True):
+        if reason is None:
+            return name
     if asked != "auto":
-        raise InputError(f"backend {name!r} cannot run {operator}: {reason}")
+        raise InputError(f"backend {asked!r} cannot run {operator}: {reasons[0]}")
     if not torch.compiler.is_compiling():
-        _say_once(operator, name, reason)
+        _say_once(operator, device, "; ".join(f"{n}: {reason}" for n, reason in zip(names, reasons, strict=True)))
     return "reference"
 
 
@@ -119,9 +134,11 @@ def why_not(operator: str, name: str, device: str, dtype: torch.dtype) -> str | 
     """Why backend ``name`` cannot run ``operator`` on tensors of this device and dtype; None if it can."""
     if name not in KERNELS[operator]:
         return f"it has no {name} kernel yet"
-    if NOT_LOADED is not None:
-        return NOT_LOADED
-    if device != name:
+    missing = NO_TRITON if name == "triton" else NOT_LOADED
+    if missing is not None:
+        return missing
+    on = {"cpu", "cuda"} if name == "triton" and INTERPRETED else {"cuda"} if name == "triton" else {name}
+    if device not in on:
         return f"the inputs are on {device}"
     if dtype not in (torch.float32, torch.float64):
         return f"it takes float32 or float64, not {dtype}"

@@ -18,6 +18,7 @@ from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem
+from nequip_fast.ops.registration import by_backend
 from nequip_fast.ops.trilinear import TrilinearOperator
 
 
@@ -38,9 +39,10 @@ def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) ->
         InputError: shapes, dtypes or devices do not fit, or the backend chosen by name cannot serve.
     """
     _check(x, y, w, graph, problem)
-    if backend.choose("conv", x) == "reference":
+    chosen = backend.choose("conv", x)
+    if chosen == "reference":
         return conv_reference(x, y, w, graph, problem)
-    return _conv(x, y, w, *graph, problem.text)
+    return _conv[chosen](x, y, w, *graph, problem.text)
 
 
 def conv_reference(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> Tensor:
@@ -70,7 +72,7 @@ def _check(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) 
         raise InputError(f"conv: the graph is on {graph.receiver.device}, but x on {x.device}")
 
 
-# --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/conv the kernels ---
+# --- the operators: csrc/register.cpp has the schemas, csrc/cpu/conv and nequip_fast/kernels/conv.py the kernels ---
 
 
 def _fake(x: Tensor, y: Tensor, w: Tensor, *edges: Any) -> Tensor:
@@ -78,4 +80,6 @@ def _fake(x: Tensor, y: Tensor, w: Tensor, *edges: Any) -> Tensor:
     return x.new_empty(receiver_ptr.shape[0] - 1, ConvProblem.from_text(text).dim_out)
 
 
-_conv = TrilinearOperator("conv", ConvProblem, _fake, constant_tensors=len(Graph._fields))
+_conv = by_backend(
+    lambda prefix: TrilinearOperator(f"{prefix}conv", ConvProblem, _fake, constant_tensors=len(Graph._fields))
+)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from nequip_fast.errors import InputError, nearest
 from nequip_fast.ops import backend
 from nequip_fast.ops.description import describe, read
-from nequip_fast.ops.registration import operator_with_vjp
+from nequip_fast.ops.registration import by_backend, operator_with_vjp
 
 
 def shifted_softplus(x: Tensor) -> Tensor:
@@ -157,9 +157,10 @@ def gate(x: Tensor, problem: GateProblem) -> Tensor:
     """
     if x.dim() == 0 or x.shape[-1] != problem.dim_in:
         raise InputError(f"gate: x must be [..., {problem.dim_in}] for this problem, got {list(x.shape)}")
-    if backend.choose("gate", x) == "reference":
+    chosen = backend.choose("gate", x)
+    if chosen == "reference":
         return gate_reference(x, problem)
-    return _gate(x, problem.text)
+    return _gate[chosen](x, problem.text)
 
 
 def gate_reference(x: Tensor, problem: GateProblem) -> Tensor:
@@ -194,7 +195,7 @@ def _refined(*partitions: Sequence[int]) -> Iterator[tuple[Any, ...]]:
         yield stop - start, *((i, start - some[i]) for i, some in zip(blocks, bounds, strict=True))
 
 
-# --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/gate the kernels ---
+# --- the operators: csrc/register.cpp has the schemas, csrc/cpu/gate and nequip_fast/kernels/gate.py the kernels ---
 
 
 def _fake(x: Tensor, text: str) -> Tensor:
@@ -205,4 +206,4 @@ def _definition(x: Tensor, text: str) -> Tensor:
     return gate_reference(x, GateProblem.from_text(text))
 
 
-_gate = operator_with_vjp("gate", _fake, _definition)
+_gate = by_backend(lambda prefix: operator_with_vjp(f"{prefix}gate", _fake, _definition))

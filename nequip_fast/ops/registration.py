@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from nequip_fast.ops import backend
+
+if backend.NO_TRITON is None:
+    from nequip_fast.kernels import operators  # noqa: F401  makes them known to torch
+
+Operator = TypeVar("Operator")
+
+
+def by_backend(register: Callable[[str], Operator]) -> dict[str, Operator]:
+    """What ``register`` makes of the prefix of the operators' names, by backend: those in csrc have none."""
+    compiled = register("")
+    return {"cpu": compiled, "cuda": compiled, "triton": register("triton_")}
 
 
 def compiled_operator(

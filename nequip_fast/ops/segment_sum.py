@@ -10,7 +10,7 @@ from torch import Tensor
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.graph import Graph
-from nequip_fast.ops.registration import compiled_operator, one_by_one
+from nequip_fast.ops.registration import by_backend, compiled_operator, one_by_one
 
 
 def segment_sum(m: Tensor, graph: Graph) -> Tensor:
@@ -29,9 +29,10 @@ def segment_sum(m: Tensor, graph: Graph) -> Tensor:
         raise InputError(f"segment_sum: m must be [{graph.num_edges}, d] for this graph, got {list(m.shape)}")
     if graph.receiver.device != m.device:
         raise InputError(f"segment_sum: the graph is on {graph.receiver.device}, but m on {m.device}")
-    if backend.choose("segment_sum", m) == "reference":
+    chosen = backend.choose("segment_sum", m)
+    if chosen == "reference":
         return segment_sum_reference(m, graph)
-    return _segment_sum(m, graph.receiver_ptr, graph.receiver_order, graph.receiver)
+    return _segment_sum[chosen](m, graph.receiver_ptr, graph.receiver_order, graph.receiver)
 
 
 def segment_sum_reference(m: Tensor, graph: Graph) -> Tensor:
@@ -52,8 +53,12 @@ def _fake(m: Tensor, ptr: Tensor, *_: Tensor) -> Tensor:
     return m.new_empty(ptr.shape[0] - 1, m.shape[1])
 
 
-def _vmap(*mapped: Any) -> tuple[Any, Any]:
-    return one_by_one(_segment_sum, *mapped)
+def _operator(prefix: str) -> Callable[..., Any]:
+    def vmap(*mapped: Any) -> tuple[Any, Any]:
+        return one_by_one(operator, *mapped)
+
+    operator = compiled_operator(f"{prefix}segment_sum", _fake, _setup, _backward, vmap)
+    return operator
 
 
-_segment_sum: Callable[..., Any] = compiled_operator("segment_sum", _fake, _setup, _backward, _vmap)
+_segment_sum = by_backend(_operator)

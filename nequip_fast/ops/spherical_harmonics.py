@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nequip_fast.errors import InputError, nearest
 from nequip_fast.ops import backend
-from nequip_fast.ops.registration import operator_with_vjp
+from nequip_fast.ops.registration import by_backend, operator_with_vjp
 
 MAX_L = 11
 NORMALIZATIONS = ("component", "norm", "integral")
@@ -64,9 +64,10 @@ def spherical_harmonics(
 
 def evaluate(vectors: Tensor, degrees: tuple[int, ...], normalization: str, normalize: bool) -> Tensor:
     """:func:`spherical_harmonics` of arguments known to be right."""
-    if backend.choose("spherical_harmonics", vectors) == "reference":
+    chosen = backend.choose("spherical_harmonics", vectors)
+    if chosen == "reference":
         return spherical_harmonics_reference(vectors, degrees, normalization, normalize)
-    return _harmonics(vectors, degrees, normalization, normalize)
+    return _harmonics[chosen](vectors, degrees, normalization, normalize)
 
 
 def spherical_harmonics_reference(
@@ -89,7 +90,7 @@ def spherical_harmonics_reference(
             below = (l + m - 1) * r2 * legendre[l - 2, m] if l > m + 1 else 0.0
             legendre[l, m] = ((2 * l - 1) * z * legendre[l - 1, m] - below) / (l - m)
     columns = [
-        _norm(l, abs(m)) * _scale(l, normalization) * legendre[l, abs(m)] * (sin[-m] if m < 0 else cos[m])
+        _norm(l, abs(m)) * scale(l, normalization) * legendre[l, abs(m)] * (sin[-m] if m < 0 else cos[m])
         for l in degrees
         for m in range(-l, l + 1)
     ]
@@ -100,7 +101,8 @@ def _norm(l: int, m: int) -> float:
     return sqrt((2 * l + 1) * (2 if m else 1) * factorial(l - m) / factorial(l + m))
 
 
-def _scale(l: int, normalization: str) -> float:
+def scale(l: int, normalization: str) -> float:
+    """What the harmonics of degree l are in this normalisation over ``component``."""
     return {"component": 1.0, "norm": 1 / sqrt(2 * l + 1), "integral": 1 / sqrt(4 * pi)}[normalization]
 
 
@@ -111,4 +113,6 @@ def _fake(vectors: Tensor, degrees: Sequence[int], *_: Any) -> Tensor:
     return vectors.new_empty(*vectors.shape[:-1], sum(2 * l + 1 for l in degrees))
 
 
-_harmonics = operator_with_vjp("spherical_harmonics", _fake, spherical_harmonics_reference)
+_harmonics = by_backend(
+    lambda prefix: operator_with_vjp(f"{prefix}spherical_harmonics", _fake, spherical_harmonics_reference)
+)

@@ -14,7 +14,7 @@ from nequip_fast.errors import InputError
 from nequip_fast.nn import TensorProductConv
 from nequip_fast.ops import ConvProblem, Graph, Path, conv, use_backend
 from nequip_fast.ops.conv import conv_reference
-from tests.helpers import TRIPLES, all_paths, e3nn_conv, inputs, random_graph, relative_error
+from tests.helpers import KERNELS, TRIPLES, all_paths, e3nn_conv, inputs, random_graph, relative_error
 
 
 def one_path(l1: int, l2: int, l3: int, mul: int) -> tuple:
@@ -62,7 +62,7 @@ def compare_with_e3nn(arguments, nodes=5, edges=40, **normalization):
     problem, graph = ConvProblem.from_irreps(*arguments, **normalization), random_graph(nodes, edges)
     tensors = inputs(problem, graph)
     cotangent = torch.randn(nodes, problem.dim_out, dtype=torch.float64, requires_grad=True)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         ours = derivatives(lambda *t: conv(*t, graph, problem), tensors, cotangent)
     theirs = derivatives(lambda *t: e3nn_conv(*arguments, *t, graph, **normalization), tensors, cotangent)
     assert_derivatives_equal(ours, theirs)
@@ -103,7 +103,7 @@ def test_third_derivatives(name):
     tensors = inputs(problem, graph)
     cotangent = torch.randn(4, problem.dim_out, dtype=torch.float64, requires_grad=True)
     results = []
-    for backend in ("cpu", "reference"):
+    for backend in (KERNELS, "reference"):
         with use_backend(backend):
             results.append(derivatives(lambda *t: conv(*t, graph, problem), tensors, cotangent, orders=3))
     assert_derivatives_equal(*results)
@@ -118,7 +118,7 @@ def test_only_what_is_wanted(wanted):
     chosen = [t for t, want in zip(tensors, wanted, strict=True) if want]
     cotangent = torch.randn(5, problem.dim_out, dtype=torch.float64, requires_grad=True)
     results = []
-    for backend in ("cpu", "reference"):
+    for backend in (KERNELS, "reference"):
         with use_backend(backend):
             value = conv(*tensors, graph, problem)
             first = torch.autograd.grad(value, chosen, cotangent, create_graph=True)
@@ -135,7 +135,7 @@ def test_float32_per_instruction(triple, isa):
     graph = random_graph(5, 60)
     tensors = inputs(problem, graph, torch.float32)
     cotangent = torch.randn(5, problem.dim_out)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         value = conv(*tensors, graph, problem)
         first = torch.autograd.grad(value, tensors, cotangent)
     exact = [t.detach().double().requires_grad_() for t in tensors]
@@ -166,7 +166,7 @@ def check_by_finite_differences(problem):
     def function(x, y, weights=w):  # gradcheck knows no empty tensors
         return conv(x, y, weights, graph, problem)
 
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         assert torch.autograd.gradcheck(function, (x, y, *weights), fast_mode=fast)
         assert torch.autograd.gradgradcheck(function, (x, y, *weights), fast_mode=fast)
 
@@ -200,7 +200,7 @@ def test_any_irreps_layouts_and_graphs(data, irreps, attributes, nodes, edges):
         tensors[k] = strided.detach().requires_grad_()
     cotangent = torch.randn(nodes, problem.dim_out, dtype=torch.float64, requires_grad=True)
     results = []
-    for name in ("cpu", "reference"):
+    for name in (KERNELS, "reference"):
         with use_backend(name):
             results.append(derivatives(lambda *t: conv(*t, graph, problem), tensors, cotangent))
     for a, b in zip(*results, strict=True):
@@ -213,7 +213,7 @@ def preset_m(l_max: int = 2) -> tuple[ConvProblem, tuple]:
     return ConvProblem.from_irreps(*arguments), arguments
 
 
-@pytest.mark.parametrize("isa_name", ["cpu", "reference"])
+@pytest.mark.parametrize("isa_name", [KERNELS, "reference"])
 def test_several_paths_share_an_output(isa_name):
     """Instructions into one output add up, with e3nn's path normalisation."""
     args = "4x0e+4x1o", "0e+1o", "4x1o", [(0, 1, 0), (1, 0, 0)]
@@ -231,7 +231,7 @@ def test_empty_graphs(nodes, edges):
     problem, _ = preset_m()
     graph = Graph.from_edge_index(torch.zeros(2, edges, dtype=torch.int64), nodes)
     tensors = inputs(problem, graph)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         out = conv(*tensors, graph, problem)
         grads = torch.autograd.grad(out.sum(), tensors, create_graph=True)
         second = torch.autograd.grad(sum((g**2).sum() for g in grads), tensors, allow_unused=True)
@@ -249,7 +249,7 @@ def test_unsorted_duplicate_and_self_edges():
     shuffle = torch.tensor([3, 6, 0, 5, 1, 2, 4])
     graph = Graph.from_edge_index(edge_index, 4)
     x, y, w = inputs(problem, graph)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         out = conv(x, y, w, graph, problem)
         shuffled = conv(x, y[shuffle], w[shuffle], Graph.from_edge_index(edge_index[:, shuffle], 4), problem)
     torch.testing.assert_close(out, shuffled, rtol=1e-13, atol=1e-13)
@@ -265,7 +265,7 @@ def test_non_contiguous_inputs_and_cotangents():
     strided = [torch.stack([t, t], dim=-1)[..., 0].requires_grad_() for t in (x, y, w)]
     assert not any(t.is_contiguous() for t in strided)
     plain = [t.clone().requires_grad_() for t in (x, y, w)]
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         for tensors in (strided, plain):
             conv(*tensors, graph, problem).sum().backward()  # the cotangent of sum() is an expanded scalar
     for a, b in zip(strided, plain, strict=True):
@@ -280,7 +280,7 @@ def test_uncovered_columns_are_zero():
     tensors = inputs(problem, graph)
     poison = [torch.full((3, problem.dim_out), float("nan"), dtype=torch.float64) for _ in range(8)]
     del poison
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         out = conv(*tensors, graph, problem)
     assert not out[:, :6].any()
     assert not out[:, 9:].any()
@@ -310,7 +310,7 @@ def test_offsets_beyond_int32():
     assert w.numel() > 2**31
     w[-1] = 2.0
     graph = Graph.from_edge_index(torch.zeros(2, edges, dtype=torch.int64), 1)
-    with torch.no_grad(), use_backend("cpu"):
+    with torch.no_grad(), use_backend(KERNELS):
         out = conv(torch.ones(1, mul), torch.ones(edges, 1), w, graph, problem)
     assert torch.equal(out, torch.full((1, mul), 2.0))
 
@@ -322,7 +322,7 @@ def test_large_gradients_are_streamed(isa):
     tensors = inputs(problem, graph, torch.float32)
     assert graph.num_edges * problem.dim_w * 4 > 4 << 20
     cotangent = torch.randn(10, problem.dim_out)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         grads = torch.autograd.grad(conv(*tensors, graph, problem), tensors, cotangent)
     expected = torch.autograd.grad(conv_reference(*tensors, graph, problem), tensors, cotangent)
     for a, b in zip(grads, expected, strict=True):
@@ -369,7 +369,7 @@ def test_vmap(in_dims):
 
     for t in mapped:
         t.requires_grad_()
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         found = torch.vmap(lambda *t: conv(*t, graph, problem), in_dims)(*mapped)
         slices = [
             [t if dim is None else t.select(dim, i) for t, dim in zip(mapped, in_dims, strict=True)] for i in range(3)
@@ -400,7 +400,7 @@ def test_torch_func():
 
     expected = [definition(tensors) for tensors in samples]
     value, first, of_first = expected[0]
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         out, vjp = torch.func.vjp(function, *samples[0])
         found = [out, *vjp(out.cos()), *gradients(*samples[0]), *second(*samples[0])]
         stacked = [torch.stack(tensors) for tensors in zip(*samples, strict=True)]

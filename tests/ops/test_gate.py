@@ -9,7 +9,7 @@ from nequip_fast.errors import InputError
 from nequip_fast.ops import GateProblem, GateSegment, gate, use_backend
 from nequip_fast.ops.description import describe
 from nequip_fast.ops.gate import ACTIVATIONS, gate_reference
-from tests.helpers import relative_error
+from tests.helpers import KERNELS, relative_error
 
 SMOOTH = [name for name in ACTIVATIONS if name not in ("abs", "relu")]
 SILU, TANH = torch.nn.functional.silu, torch.tanh
@@ -50,7 +50,7 @@ def test_activations(isa, activation, dtype, bound):
     x = torch.cat([x, x.new_tensor([0.0, 1000.0, -1000.0])])
     x = x[(x - 20).abs() > 1e-3]  # torch's softplus jumps at 20
     values = []
-    for backend, exact in (("cpu", dtype), ("reference", torch.float64)):
+    for backend, exact in ((KERNELS, dtype), ("reference", torch.float64)):
         with use_backend(backend):
             one = torch.ones(1, x.numel(), dtype=exact, requires_grad=True)
             v = x[None].to(exact, copy=True).requires_grad_()
@@ -77,7 +77,7 @@ def test_every_layout_on_every_instruction_set(isa, dtype, bound):
     problem = awkward()
     tensors = operands(problem, 5, dtype)
     results = []
-    for backend in ("cpu", "reference"):
+    for backend in (KERNELS, "reference"):
         with use_backend(backend):
             results.append(derivatives(*tensors, problem))
     for ours, theirs in zip(*results, strict=True):
@@ -124,7 +124,7 @@ def test_third_derivative():
     """It leaves the kernels for plain torch, and is right all the same."""
     problem, results = awkward(), []
     x = torch.randn(2, problem.dim_in, dtype=torch.float64, requires_grad=True)
-    for backend in ("cpu", "reference"):
+    for backend in (KERNELS, "reference"):
         with use_backend(backend):
             value = gate(x, problem).sin().sum()
             for _ in range(3):

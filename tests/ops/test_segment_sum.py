@@ -6,7 +6,7 @@ import torch
 from nequip_fast.errors import InputError
 from nequip_fast.ops import Graph, segment_sum, use_backend
 from nequip_fast.ops.segment_sum import segment_sum_reference
-from tests.helpers import random_graph
+from tests.helpers import KERNELS, random_graph
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -14,7 +14,7 @@ from tests.helpers import random_graph
 def test_equals_definition(nodes, edges, width, dtype):
     """The compiled sum is the definition's, in the same order of addition."""
     graph, m = random_graph(nodes, edges), torch.randn(edges, width, dtype=dtype)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         out = segment_sum(m, graph)
     torch.testing.assert_close(out, segment_sum_reference(m, graph))
 
@@ -23,7 +23,7 @@ def test_derivatives_and_opcheck():
     """First and second derivatives by finite differences, and torch's own checks."""
     graph = random_graph(4, 9)
     m = torch.randn(9, 2, dtype=torch.float64, requires_grad=True)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         assert torch.autograd.gradcheck(lambda v: segment_sum(v, graph), m)
         assert torch.autograd.gradgradcheck(lambda v: segment_sum(v, graph).sin(), m)
     arguments = m, graph.receiver_ptr, graph.receiver_order, graph.receiver
@@ -37,7 +37,7 @@ def test_torch_func():
     def mapped(function):
         return torch.vmap(torch.func.grad(lambda rows: function(rows, graph).sin().sum()))(m)
 
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         torch.testing.assert_close(mapped(segment_sum), mapped(segment_sum_reference))
 
 

@@ -7,7 +7,7 @@ from e3nn import o3 as e3nn_o3
 from nequip_fast import o3
 from nequip_fast.errors import InputError
 from nequip_fast.ops import spherical_harmonics, use_backend
-from tests.helpers import relative_error
+from tests.helpers import KERNELS, relative_error
 
 NORMALIZATIONS = ["component", "norm", "integral"]
 DEGREES = [[1], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5], [3, 1, 1, 0, 4], [2, 2], [7]]
@@ -36,7 +36,7 @@ def operands(degrees: list[int], count: int = 7, dtype: torch.dtype = torch.floa
 # --- the same numbers as others ---
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", [KERNELS, "reference"])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("l_max", range(12))
 @pytest.mark.parametrize("normalize", [True, False])
@@ -79,7 +79,7 @@ def test_every_instruction_set(isa, degrees, normalize):
             with torch.no_grad():  # no vector so short that float32 cannot tell its direction
                 r += r.sign() / 2
             results = []
-            for backend in ("cpu", "reference"):
+            for backend in (KERNELS, "reference"):
                 with use_backend(backend):
                     results.append(derivatives(r, g, c, degrees, normalize, "norm"))
             for ours, theirs in zip(*results, strict=True):
@@ -103,7 +103,7 @@ def test_float32_is_as_exact_as_e3nn():
 def test_finite_differences(degrees, normalize):
     """gradcheck and gradgradcheck of the compiled operators."""
     r = (vectors(2) * 0.7).requires_grad_()
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         assert torch.autograd.gradcheck(lambda v: spherical_harmonics(v, degrees, normalize, "norm"), r)
         assert torch.autograd.gradgradcheck(lambda v: spherical_harmonics(v, degrees, normalize, "norm"), r)
 
@@ -114,7 +114,7 @@ def test_third_and_fourth_derivative(degrees, normalize):
     """They leave the kernels for plain torch, and are right all the same."""
     r = torch.nn.functional.normalize(vectors(5)).requires_grad_()
     results = []
-    for backend in ("cpu", "reference"):
+    for backend in (KERNELS, "reference"):
         with use_backend(backend):
             value = spherical_harmonics(r, degrees, normalize).sin().sum()
             for _ in range(4):
@@ -173,7 +173,7 @@ def test_short_and_long_vectors(isa, length, dtype):
 
 def test_zero_vector():
     """Y_0 = 1 and nothing else."""
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         zero = spherical_harmonics(torch.zeros(1, 3, dtype=torch.float64), 2)
     assert torch.equal(zero[0], torch.eye(9, dtype=torch.float64)[0])
 

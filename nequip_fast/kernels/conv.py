@@ -1,0 +1,288 @@
+"""The kernels of ``conv``.
+
+:mod:`nequip_fast.kernels.table` says what TABLE holds, :mod:`nequip_fast.ops.trilinear` which derivatives there are.
+
+A block is [EDGES, CHANNELS]: lanes hold a few neighbouring channels of one edge, so what depends on the edge alone, the
+matrix M of Clebsch-Gordan coefficients and harmonics, is computed once for these channels.
+
+Rows of x are channel-last. With a tangent (dx, dy, dw) at the same place the derivative along it is computed, term by
+term of the product rule; ALONG_X, ALONG_Y, ALONG_W say which of the three are not zero.
+"""
+
+import triton
+import triton.language as tl
+
+from nequip_fast.kernels.table import (
+    blocks_before,
+    channels_of,
+    coefficient_of,
+    components_before,
+    count_groups,
+    count_m1,
+    count_outputs,
+    count_paths,
+    count_terms,
+    m1_of,
+    m2_of,
+    output_column,
+    output_components,
+    path_entry,
+)
+
+
+@triton.jit
+def sum_over_edges(
+    out, x, y, w, dx, dy, dw, pointer, order, neighbour,
+    TABLE: tl.constexpr, WIDTH_X: tl.constexpr, WIDTH_Y: tl.constexpr, WIDTH_W: tl.constexpr, WIDTH_OUT: tl.constexpr,
+    ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """out [N, WIDTH_OUT], in e3nn's layout: the sums of the messages of each node's edges, in their order.
+
+    A program has one node and one block of channels of one group, and writes their outputs: no atomics.
+    """
+    BLOCKS: tl.constexpr = blocks_before(TABLE, count_groups(TABLE), CHANNELS)
+    block = tl.program_id(0) % BLOCKS
+    node = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    begin, end = tl.load(pointer + node), tl.load(pointer + node + 1)
+    for GROUP in tl.static_range(count_groups(TABLE)):
+        if (block >= blocks_before(TABLE, GROUP, CHANNELS)) & (block < blocks_before(TABLE, GROUP + 1, CHANNELS)):
+            channel = (block - blocks_before(TABLE, GROUP, CHANNELS)) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+            inside = channel < channels_of(TABLE, GROUP)
+            sums = _zeros(components_before(TABLE, GROUP, count_outputs(TABLE, GROUP)), EDGES, CHANNELS, out)
+            for start in range(begin, end, EDGES):
+                place = start + tl.arange(0, EDGES)[:, None]
+                real = place < end
+                edge = tl.load(order + place, mask=real, other=0)
+                at_x = tl.load(neighbour + edge, mask=real, other=0) * WIDTH_X + channel
+                for PATH in tl.static_range(count_paths(TABLE, GROUP)):
+                    sums = _add_messages(
+                        sums, x, y, w, dx, dy, dw, at_x, edge * WIDTH_Y, edge * WIDTH_W, channel, real, real & inside,
+                        TABLE, GROUP, PATH, ALONG_X, ALONG_Y, ALONG_W,
+                    )  # fmt: skip
+            for OUTPUT in tl.static_range(count_outputs(TABLE, GROUP)):
+                _store_sums(out + node * WIDTH_OUT, sums, channel, inside, TABLE, GROUP, OUTPUT)
+
+
+@triton.jit
+def _add_messages(
+    sums, x, y, w, dx, dy, dw, at_x, at_y, at_w, channel, real, mask,
+    TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr,
+    ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr,
+):  # fmt: skip
+    """``sums`` with the messages of one path added, by component of the group's outputs."""
+    COLUMN_X: tl.constexpr = path_entry(TABLE, GROUP, PATH, 0)
+    COLUMN_Y: tl.constexpr = path_entry(TABLE, GROUP, PATH, 1)
+    WEIGHTED: tl.constexpr = path_entry(TABLE, GROUP, PATH, 3) > 0
+    FIRST: tl.constexpr = components_before(TABLE, GROUP, path_entry(TABLE, GROUP, PATH, 4))
+    N1: tl.constexpr = path_entry(TABLE, GROUP, PATH, 5)
+    STRIDE: tl.constexpr = channels_of(TABLE, GROUP)
+    at_w += path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
+    source = _load_components(x + at_x + COLUMN_X, mask, N1, STRIDE)
+    weighted = source
+    if WEIGHTED:
+        weight = tl.load(w + at_w, mask=mask, other=0.0)
+        weighted = _times(source, weight, N1)
+    y_row = y + at_y + COLUMN_Y
+    if not (ALONG_X or ALONG_Y or ALONG_W):
+        sums = _add_products(sums, weighted, y_row, real, TABLE, GROUP, PATH, FIRST)
+    if ALONG_X:
+        along = _load_components(dx + at_x + COLUMN_X, mask, N1, STRIDE)
+        if WEIGHTED:
+            along = _times(along, weight, N1)
+            if ALONG_W:
+                along = _plus_times(along, source, tl.load(dw + at_w, mask=mask, other=0.0), N1)
+        sums = _add_products(sums, along, y_row, real, TABLE, GROUP, PATH, FIRST)
+    elif ALONG_W and WEIGHTED:
+        along = _times(source, tl.load(dw + at_w, mask=mask, other=0.0), N1)
+        sums = _add_products(sums, along, y_row, real, TABLE, GROUP, PATH, FIRST)
+    if ALONG_Y:
+        sums = _add_products(sums, weighted, dy + at_y + COLUMN_Y, real, TABLE, GROUP, PATH, FIRST)
+    return sums
+
+
+@triton.jit
+def _add_products(
+    sums, source, y_row, real, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr, FIRST: tl.constexpr
+):
+    """``sums`` with Σ_{m1} source[m1] M(m1, m3) added from component FIRST on."""
+    for M3 in tl.static_range(path_entry(TABLE, GROUP, PATH, 7)):
+        total = sums[FIRST + M3]
+        for I in tl.static_range(count_m1(TABLE, GROUP, PATH, M3)):
+            total += source[m1_of(TABLE, GROUP, PATH, M3, I)] * _matrix_element(y_row, real, TABLE, GROUP, PATH, M3, I)
+        sums = _replaced(sums, FIRST + M3, total)
+    return sums
+
+
+@triton.jit
+def _matrix_element(
+    y_row, real, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr, M3: tl.constexpr, I: tl.constexpr
+):
+    """M(m1, m3) of a block of edges [EDGES, 1]."""
+    total = coefficient_of(TABLE, GROUP, PATH, M3, I, 0) * tl.load(
+        y_row + m2_of(TABLE, GROUP, PATH, M3, I, 0), mask=real, other=0.0
+    )
+    for K in tl.static_range(1, count_terms(TABLE, GROUP, PATH, M3, I)):
+        element = tl.load(y_row + m2_of(TABLE, GROUP, PATH, M3, I, K), mask=real, other=0.0)
+        total += coefficient_of(TABLE, GROUP, PATH, M3, I, K) * element
+    return total
+
+
+@triton.jit
+def _store_sums(row, sums, channel, inside, TABLE: tl.constexpr, GROUP: tl.constexpr, OUTPUT: tl.constexpr):
+    N3: tl.constexpr = output_components(TABLE, GROUP, OUTPUT)
+    at = row + output_column(TABLE, GROUP, OUTPUT) + channel * N3
+    for M3 in tl.static_range(N3):
+        total = tl.sum(sums[components_before(TABLE, GROUP, OUTPUT) + M3], 0)[None, :]
+        tl.store(at + M3, total, mask=inside)
+
+
+@triton.jit
+def gradients_of_edges(
+    to_y, to_w, x, y, w, g, dx, dy, dw, sender, receiver, order, edges,
+    TABLE: tl.constexpr, WIDTH_X: tl.constexpr, WIDTH_Y: tl.constexpr, WIDTH_W: tl.constexpr, WIDTH_OUT: tl.constexpr,
+    WANT_Y: tl.constexpr, WANT_W: tl.constexpr,
+    ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """to_y [groups, E, WIDTH_Y], to be summed, and to_w [E, WIDTH_W] from g, channel-last rows of the receivers.
+
+    A program has a block of edges and all channels of one group.
+    """
+    group = tl.program_id(0) % count_groups(TABLE)
+    place = (tl.program_id(0) // count_groups(TABLE)).to(tl.int64) * EDGES + tl.arange(0, EDGES)[:, None]
+    real = place < edges
+    edge = tl.load(order + place, mask=real, other=0)
+    at_x = tl.load(sender + edge, mask=real, other=0) * WIDTH_X
+    at_g = tl.load(receiver + edge, mask=real, other=0) * WIDTH_OUT
+    for GROUP in tl.static_range(count_groups(TABLE)):
+        if group == GROUP:
+            sums = _zeros(WIDTH_Y, EDGES, CHANNELS, y)
+            for start in range(0, channels_of(TABLE, GROUP), CHANNELS):
+                channel = start + tl.arange(0, CHANNELS)[None, :]
+                mask = real & (channel < channels_of(TABLE, GROUP))
+                for PATH in tl.static_range(count_paths(TABLE, GROUP)):
+                    sums = _add_gradients(
+                        sums, to_w, x, y, w, g, dx, dy, dw,
+                        at_x + channel, edge * WIDTH_Y, edge * WIDTH_W, at_g + channel, channel, real, mask,
+                        TABLE, GROUP, PATH, WANT_Y, WANT_W, ALONG_X, ALONG_Y, ALONG_W,
+                    )  # fmt: skip
+            if WANT_Y:
+                row = to_y + (GROUP * edges.to(tl.int64) + edge) * WIDTH_Y
+                for COLUMN in tl.static_range(WIDTH_Y):
+                    tl.store(row + COLUMN, tl.sum(sums[COLUMN], 1)[:, None], mask=real)
+
+
+@triton.jit
+def _add_gradients(
+    sums, to_w, x, y, w, g, dx, dy, dw, at_x, at_y, at_w, at_g, channel, real, mask,
+    TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr, WANT_Y: tl.constexpr, WANT_W: tl.constexpr,
+    ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr,
+):  # fmt: skip
+    """Writes the gradients of a path's weights; ``sums`` with those of y added, not yet summed over channels.
+
+    Both follow from h(m2) = Σ c x[m1] g[m3]: that of a weight is Σ y[m2] h(m2), that of y[m2] the sum of w h(m2).
+    """
+    COLUMN_X: tl.constexpr = path_entry(TABLE, GROUP, PATH, 0)
+    COLUMN_Y: tl.constexpr = path_entry(TABLE, GROUP, PATH, 1)
+    WEIGHTED: tl.constexpr = path_entry(TABLE, GROUP, PATH, 3) > 0
+    N1: tl.constexpr = path_entry(TABLE, GROUP, PATH, 5)
+    N2: tl.constexpr = path_entry(TABLE, GROUP, PATH, 6)
+    N3: tl.constexpr = path_entry(TABLE, GROUP, PATH, 7)
+    STRIDE: tl.constexpr = channels_of(TABLE, GROUP)
+    COLUMN_G: tl.constexpr = output_column(TABLE, GROUP, path_entry(TABLE, GROUP, PATH, 4))
+    arriving = _load_components(g + at_g + COLUMN_G, mask, N3, STRIDE)
+    h = _coupled(_load_components(x + at_x + COLUMN_X, mask, N1, STRIDE), arriving, TABLE, GROUP, PATH)
+    along = h  # what y and w multiply as they are
+    if ALONG_X:
+        along = _coupled(_load_components(dx + at_x + COLUMN_X, mask, N1, STRIDE), arriving, TABLE, GROUP, PATH)
+    PLAIN: tl.constexpr = ALONG_X or not (ALONG_Y or ALONG_W)
+    at_w += path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
+    if WANT_W and WEIGHTED:
+        total = tl.zeros_like(h[0])
+        if PLAIN:
+            total = _add_dot(total, along, y + at_y + COLUMN_Y, real, N2)
+        if ALONG_Y:
+            total = _add_dot(total, h, dy + at_y + COLUMN_Y, real, N2)
+        tl.store(to_w + at_w, total, mask=mask)
+    if WANT_Y:
+        if PLAIN:
+            if WEIGHTED:
+                along = _times(along, tl.load(w + at_w, mask=mask, other=0.0), N2)
+            sums = _added(sums, along, COLUMN_Y, N2)
+        if ALONG_W and WEIGHTED:
+            sums = _added(sums, _times(h, tl.load(dw + at_w, mask=mask, other=0.0), N2), COLUMN_Y, N2)
+    return sums
+
+
+@triton.jit
+def _coupled(source, arriving, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr):
+    """h(m2) = Σ c source[m1] arriving[m3]."""
+    h = ()
+    for _ in tl.static_range(path_entry(TABLE, GROUP, PATH, 6)):
+        h = h + (tl.zeros_like(arriving[0]),)
+    for M3 in tl.static_range(path_entry(TABLE, GROUP, PATH, 7)):
+        for I in tl.static_range(count_m1(TABLE, GROUP, PATH, M3)):
+            product = source[m1_of(TABLE, GROUP, PATH, M3, I)] * arriving[M3]
+            for K in tl.static_range(count_terms(TABLE, GROUP, PATH, M3, I)):
+                h = _add_at(
+                    h, m2_of(TABLE, GROUP, PATH, M3, I, K), coefficient_of(TABLE, GROUP, PATH, M3, I, K) * product
+                )
+    return h
+
+
+# --- building blocks: tuples of blocks, one for each component ---
+
+
+@triton.jit
+def _zeros(COUNT: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr, like):
+    values = ()
+    for _ in tl.static_range(COUNT):
+        values = values + (tl.zeros((EDGES, CHANNELS), like.dtype.element_ty),)
+    return values
+
+
+@triton.jit
+def _load_components(row, mask, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+    values = ()
+    for M in tl.static_range(COUNT):
+        values = values + (tl.load(row + M * STRIDE, mask=mask, other=0.0),)
+    return values
+
+
+@triton.jit
+def _times(values, factor, COUNT: tl.constexpr):
+    result = ()
+    for M in tl.static_range(COUNT):
+        result = result + (values[M] * factor,)
+    return result
+
+
+@triton.jit
+def _plus_times(values, others, factor, COUNT: tl.constexpr):
+    result = ()
+    for M in tl.static_range(COUNT):
+        result = result + (values[M] + others[M] * factor,)
+    return result
+
+
+@triton.jit
+def _replaced(values, INDEX: tl.constexpr, value):
+    return values[:INDEX] + (value,) + values[INDEX + 1 :]
+
+
+@triton.jit
+def _add_at(values, INDEX: tl.constexpr, value):
+    return _replaced(values, INDEX, values[INDEX] + value)
+
+
+@triton.jit
+def _added(sums, values, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    for M in tl.static_range(COUNT):
+        sums = _add_at(sums, FIRST + M, values[M])
+    return sums
+
+
+@triton.jit
+def _add_dot(total, values, row, real, COUNT: tl.constexpr):
+    for M in tl.static_range(COUNT):
+        total += values[M] * tl.load(row + M, mask=real, other=0.0)
+    return total

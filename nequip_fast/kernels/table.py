@@ -1,0 +1,263 @@
+"""A problem as kernels are given it: one string with every number that does not depend on the atoms.
+
+A string, since that is what ``torch.compile`` hands to a kernel unchanged and what Triton tells one kernel from another
+by. Kernels read it while they are compiled, with the functions below that are marked ``constexpr_function``; these use
+nothing but Python's own, because ``torch.compile`` copies them beside the kernel.
+
+    table  [group, …]                          the work of one program: a few paths with the same channels
+    group  [channels, outputs, [path, …]]      outputs: [[column, components], …], rows in e3nn's ``mul_ir`` layout
+    path   [x, y, w, w_stride, output, n1, n2, n3, [[m1, [[m2, c], …]], …] for each m3]
+
+x: the column of the first component in rows that are channel-last, component m of channel u at ``x + m · channels +
+u``. y: the column of the first component. w: the column of the first channel's weight, the next ``w_stride`` further
+on; ``w_stride`` 0: the path has no weights. output: which of the group's.
+
+A path adds ``Σ_{m1} x[u, m1] M(m1, m3)`` with ``M(m1, m3) = Σ_{m2} c y[m2]`` to component m3, times the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from json import dumps
+from typing import Any
+
+import torch
+import triton
+from e3nn import o3
+
+from nequip_fast.ops.paths import ConvProblem, Path
+
+_LARGEST_GROUP = 40  # components that a program sums: beyond it their registers run short
+
+
+class Table:
+    """What the two kernels of ``conv`` need for one direction: from rows of x to rows of out.
+
+    Args:
+        problem: the paths.
+        transposed: from rows of out to rows of x, as the gradient of x does.
+    """
+
+    def __init__(self, problem: ConvProblem, transposed: bool = False) -> None:
+        paths = [_transposed(path) for path in problem.paths] if transposed else list(problem.paths)
+        widths = (problem.dim_out, problem.dim_x) if transposed else (problem.dim_x, problem.dim_out)
+        self.width_in, self.width_out = widths
+        coupled = [(path, _coupling(path, transposed)) for path in paths]
+        self.groups = [_described(group) for group in _grouped(coupled)]
+        self.text = dumps(self.groups, separators=(",", ":"))
+        outputs = {column: group[0] * components for group in self.groups for column, components in group[1]}
+        self.covers_output = sum(outputs.values()) == self.width_out
+
+    def blocks(self, channels: int) -> int:
+        """Blocks of so many channels in all groups."""
+        return blocks_before(self.text, len(self.groups), channels)
+
+    def tile(self, dtype: torch.dtype, whole_edges: bool = False) -> dict[str, int]:
+        """How many edges and channels a block has, and warps."""
+        widest = max(group[0] for group in self.groups)
+        channels = min(32, triton.next_power_of_2(widest))
+        return {"EDGES": 4 if dtype == torch.float32 else 2, "CHANNELS": channels, "num_warps": 1}
+
+
+@lru_cache(maxsize=256)
+def table(text: str, transposed: bool = False) -> Table:
+    """The table of the problem with this text."""
+    return Table(ConvProblem.from_text(text), transposed)
+
+
+@lru_cache(maxsize=256)
+def irreps(text: str, of: str) -> str:
+    """[[first column, channels, components], …] of the ``x`` or ``out`` of a problem; none if they need no copy."""
+    found = {}
+    for path in ConvProblem.from_text(text).paths:
+        start, l = (path.x, path.l1) if of == "x" else (path.out, path.l3)
+        found[start] = [start, path.mul, 2 * l + 1]
+    alike = all(min(channels, components) == 1 for _, channels, components in found.values())
+    return dumps([] if alike else list(found.values()), separators=(",", ":"))
+
+
+@lru_cache(maxsize=64)
+def harmonics_table(degrees: tuple[int, ...], normalization: str) -> str:
+    """See :mod:`nequip_fast.kernels.spherical_harmonics`: gradients are D = c · C(l − 1, 1, l), C e3nn's ``wigner_3j``.
+
+    Both couple a vector and harmonics of degree l − 1 to those of l, which can be done in one way but for the factor c.
+    It follows from Y at one point, where Y(l) is 1/l times the gradient along the vector there.
+    """
+    # not above: that module registers the derivatives of the operators that take this table
+    from nequip_fast.ops.spherical_harmonics import scale, spherical_harmonics_reference
+
+    v = torch.tensor([0.2, 0.5, 0.7], dtype=torch.float64)
+    values = spherical_harmonics_reference(v, range(max(degrees) + 1), normalize=False)
+    gradients = []
+    for l in range(1, max(degrees) + 1):
+        coupling = o3.wigner_3j(l - 1, 1, l, dtype=torch.float64)
+        y, along = values[l * l : (l + 1) ** 2], torch.einsum("kam,k,a->m", coupling, values[(l - 1) ** 2 : l * l], v)
+        coupling *= l * float(y @ y) / float(y @ along)
+        gradients.append([_nonzero(coupling[:, :, m]) for m in range(2 * l + 1)])
+    wanted, column = [], 0
+    for l in degrees:
+        wanted.append([l, column, scale(l, normalization)])
+        column += 2 * l + 1
+    return dumps([wanted, gradients], separators=(",", ":"))
+
+
+def _nonzero(matrix: torch.Tensor) -> list[list[Any]]:
+    """[row, column, element] of each element that is not zero."""
+    return [[i, j, float(matrix[i, j])] for i, j in (matrix.abs() > 1e-12).nonzero().tolist()]
+
+
+def _transposed(path: Path) -> Path:
+    return path._replace(l1=path.l3, l3=path.l1, x=path.out, out=path.x)
+
+
+def _coupling(path: Path, transposed: bool) -> torch.Tensor:
+    """[n1, n2, n3], the coefficient included."""
+    degrees = (path.l3, path.l2, path.l1) if transposed else (path.l1, path.l2, path.l3)
+    coupling = o3.wigner_3j(*degrees, dtype=torch.float64) * path.coefficient
+    return coupling.permute(2, 1, 0) if transposed else coupling
+
+
+Coupled = tuple[Path, torch.Tensor]
+
+
+def _grouped(coupled: Sequence[Coupled]) -> list[list[Coupled]]:
+    """Paths to the same output go together, as only one program may write it; then those that read the same x."""
+    outputs: dict[int, list[Coupled]] = {}
+    for path, coupling in coupled:
+        outputs.setdefault(path.out, []).append((path, coupling))
+    groups: list[list[Coupled]] = []
+    sizes: list[int] = []
+    for paths in sorted(outputs.values(), key=lambda paths: (paths[0][0].mul, paths[0][0].x, paths[0][0].out)):
+        first, size = paths[0][0], 2 * paths[0][0].l3 + 1
+        if groups and sizes[-1] + size <= _LARGEST_GROUP:
+            last = groups[-1][-1][0]
+            if (last.mul, last.x) == (first.mul, first.x):
+                groups[-1] += paths
+                sizes[-1] += size
+                continue
+        groups.append(list(paths))
+        sizes.append(size)
+    return groups
+
+
+def _described(group: Sequence[Coupled]) -> list[Any]:
+    outputs = {path.out: 2 * path.l3 + 1 for path, _ in group}
+    numbers = {out: i for i, out in enumerate(outputs)}
+    rows = [
+        [
+            path.x, path.y, path.w, path.w_stride, numbers[path.out],
+            2 * path.l1 + 1, 2 * path.l2 + 1, 2 * path.l3 + 1, _components(coupling),
+        ]
+        for path, coupling in group
+    ]  # fmt: skip
+    return [group[0][0].mul, [list(item) for item in outputs.items()], rows]
+
+
+def _components(coupling: torch.Tensor) -> list[Any]:
+    """For each m3 the m1 that reach it, with the m2 and the coefficients."""
+    n1, _, n3 = coupling.shape
+    result = []
+    for m3 in range(n3):
+        terms = [
+            [m1, [[m2, c] for m2, c in enumerate(coupling[m1, :, m3].tolist()) if abs(c) > 1e-12]] for m1 in range(n1)
+        ]
+        result.append([term for term in terms if term[1]])
+    return result
+
+
+# --- what kernels read ---
+
+
+@triton.constexpr_function
+def decoded(text, known={}):  # noqa: B006  kept between calls: a table is parsed once
+    """The lists that a text holds."""
+    if text not in known:
+        import json
+
+        known[text] = json.loads(text)
+    return known[text]
+
+
+@triton.constexpr_function
+def count_groups(text):
+    """How many programs a node, or an edge, has, their channels all in one block."""
+    return len(decoded(text))
+
+
+@triton.constexpr_function
+def blocks_before(text, group, size):
+    """Blocks of ``size`` channels of the groups before this one."""
+    return sum(-(-entry[0] // size) for entry in decoded(text)[:group])
+
+
+@triton.constexpr_function
+def channels_of(text, group):
+    """Channels of a group."""
+    return decoded(text)[group][0]
+
+
+@triton.constexpr_function
+def count_outputs(text, group):
+    """Outputs of a group."""
+    return len(decoded(text)[group][1])
+
+
+@triton.constexpr_function
+def output_column(text, group, output):
+    """Where an output begins in a row."""
+    return decoded(text)[group][1][output][0]
+
+
+@triton.constexpr_function
+def output_components(text, group, output):
+    """Components of an output."""
+    return decoded(text)[group][1][output][1]
+
+
+@triton.constexpr_function
+def components_before(text, group, output):
+    """Components of the outputs before this one; of all for the number of outputs."""
+    return sum(components for _, components in decoded(text)[group][1][:output])
+
+
+@triton.constexpr_function
+def count_paths(text, group):
+    """Paths of a group."""
+    return len(decoded(text)[group][2])
+
+
+@triton.constexpr_function
+def path_entry(text, group, path, entry):
+    """0: x, 1: y, 2: w, 3: w_stride, 4: output, 5: n1, 6: n2, 7: n3."""
+    return decoded(text)[group][2][path][entry]
+
+
+@triton.constexpr_function
+def count_m1(text, group, path, m3):
+    """How many components of x reach component m3."""
+    return len(decoded(text)[group][2][path][8][m3])
+
+
+@triton.constexpr_function
+def m1_of(text, group, path, m3, i):
+    """The i-th of them."""
+    return decoded(text)[group][2][path][8][m3][i][0]
+
+
+@triton.constexpr_function
+def count_terms(text, group, path, m3, i):
+    """How many components of y it is multiplied with."""
+    return len(decoded(text)[group][2][path][8][m3][i][1])
+
+
+@triton.constexpr_function
+def m2_of(text, group, path, m3, i, k):
+    """The k-th of these components."""
+    return decoded(text)[group][2][path][8][m3][i][1][k][0]
+
+
+@triton.constexpr_function
+def coefficient_of(text, group, path, m3, i, k):
+    """Its coefficient."""
+    return decoded(text)[group][2][path][8][m3][i][1][k][1]
