@@ -1,16 +1,23 @@
-# make demo · make test · make sanitize · make bench · make lint: each creates .venv and builds the extension if that is needed.
+# make demo · make test · make interpret · make sanitize · make bench · make lint: each creates .venv and builds the extension if that is needed.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test sanitize bench lint clean
+.PHONY: demo test interpret sanitize bench lint clean
 
 demo: $(VENV)/.ready
 	$(RUN) demo/run.py
 
 test: $(VENV)/.ready
 	$(RUN) -m pytest -n 2
+
+# Triton's kernels as Python on the CPU. Finite differences, which take thousands of calls, are left out: e3nn has the
+# derivatives to second order, and each of higher order is one of these operators again.
+interpret: $(VENV)/.ready
+	TRITON_INTERPRET=1 NEQUIP_FAST_TEST_KERNELS=triton $(RUN) -m pytest -n 2 tests/kernels \
+	  tests/ops/test_conv.py tests/ops/test_gate.py tests/ops/test_segment_sum.py tests/ops/test_spherical_harmonics.py \
+	  -k 'not finite_differences and not float32_per_instruction'
 
 # The CPU kernels without torch on awkward problems: as shipped, with arrays that end at forbidden pages; then under
 # AddressSanitizer and UndefinedBehaviorSanitizer; then under ThreadSanitizer. About four minutes on two cores.

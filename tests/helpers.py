@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from e3nn import o3
@@ -12,6 +13,13 @@ from nequip_fast.ops import ConvProblem, Graph
 
 # The backend whose kernels tests/ops checks: "cpu", or "triton" (interpreted on the CPU with TRITON_INTERPRET=1).
 KERNELS = os.environ.get("NEQUIP_FAST_TEST_KERNELS", "cpu")
+
+
+def operator(name: str) -> Any:
+    """What torch knows as operator ``name`` of that backend."""
+    return getattr(torch.ops.nequip_fast, f"{'triton_' if KERNELS == 'triton' else ''}{name}")
+
+
 TRIPLES = [(a, b, c) for a in range(5) for b in range(5) for c in range(abs(a - b), min(a + b, 4) + 1)]
 
 

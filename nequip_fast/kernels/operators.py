@@ -13,12 +13,15 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import custom_op, triton_op, wrap_triton
 
 from nequip_fast.kernels import conv, gate, layout, segment_sum
 from nequip_fast.kernels import spherical_harmonics as harmonics
 from nequip_fast.kernels.table import Table, harmonics_table, irreps, table
 from nequip_fast.ops import backend
+
+# Interpreted kernels are no part of a graph: an operator that runs them is opaque to torch.compile.
+operator: Any = custom_op if backend.INTERPRETED else triton_op
 
 
 def launch(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
@@ -29,7 +32,7 @@ def launch(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> Non
 # --- conv ---
 
 
-@triton_op("nequip_fast::triton_conv", mutates_args={})
+@operator("nequip_fast::triton_conv", mutates_args={})
 def triton_conv(
     x: Tensor, y: Tensor, w: Tensor, receiver: Tensor, sender: Tensor, receiver_ptr: Tensor, receiver_order: Tensor,
     sender_ptr: Tensor, sender_order: Tensor, text: str,
@@ -39,7 +42,7 @@ def triton_conv(
     return _sums(_channel_last(x, text, "x"), y, w, (None, None, None), walk, table(text))
 
 
-@triton_op("nequip_fast::triton_conv_tangent", mutates_args={})
+@operator("nequip_fast::triton_conv_tangent", mutates_args={})
 def triton_conv_tangent(
     x: Tensor, y: Tensor, w: Tensor, dx: Tensor | None, dy: Tensor | None, dw: Tensor | None, receiver: Tensor,
     sender: Tensor, receiver_ptr: Tensor, receiver_order: Tensor, sender_ptr: Tensor, sender_order: Tensor, text: str,
@@ -50,7 +53,7 @@ def triton_conv_tangent(
     return _sums(_channel_last(x, text, "x"), y, w, along, walk, table(text))
 
 
-@triton_op("nequip_fast::triton_conv_gradient", mutates_args={})
+@operator("nequip_fast::triton_conv_gradient", mutates_args={})
 def triton_conv_gradient(
     x: Tensor, y: Tensor, w: Tensor, g: Tensor, receiver: Tensor, sender: Tensor, receiver_ptr: Tensor,
     receiver_order: Tensor, sender_ptr: Tensor, sender_order: Tensor, text: str,
@@ -61,7 +64,7 @@ def triton_conv_gradient(
     return _gradients(x, y, w, g, (None, None, None), graph, text, (want_x, want_y, want_w))
 
 
-@triton_op("nequip_fast::triton_conv_gradient_tangent", mutates_args={})
+@operator("nequip_fast::triton_conv_gradient_tangent", mutates_args={})
 def triton_conv_gradient_tangent(
     x: Tensor, y: Tensor, w: Tensor, g: Tensor, dx: Tensor | None, dy: Tensor | None, dw: Tensor | None,
     receiver: Tensor, sender: Tensor, receiver_ptr: Tensor, receiver_order: Tensor, sender_ptr: Tensor,
@@ -82,7 +85,7 @@ def _sums(x: Tensor, y: Tensor, w: Tensor, d: Tangent, walk: tuple[Tensor, ...],
     out = (x.new_empty if paths.covers_output else x.new_zeros)(nodes, paths.width_out)
     if not paths.groups:
         return out
-    tile = paths.tile(x.dtype)
+    tile = paths.tile(x.dtype, any(t is not None for t in d))
     launch(
         conv.sum_over_edges, nodes * paths.blocks(tile["CHANNELS"]),
         out, x, *_rows(y, w), *_or(d, (x, y, w)), pointer, order, neighbour,
@@ -108,7 +111,7 @@ def _gradients(
     to_y = y.new_empty(len(paths.groups), *y.shape) if want[1] else y.new_empty(1, 0, y.shape[1])
     to_w = w.new_zeros(w.shape) if want[2] else w.new_empty(0, w.shape[1])
     if paths.groups and (want[1] or want[2]):
-        tile = paths.tile(x.dtype, whole_edges=True)
+        tile = paths.tile(x.dtype, any(t is not None for t in d), y.shape[1])
         x = _channel_last(x, text, "x")
         along = (None if dx is None else _channel_last(dx, text, "x")), dy, dw
         launch(
@@ -147,7 +150,7 @@ def _along(d: Tangent) -> dict[str, bool]:
 # --- segment_sum ---
 
 
-@triton_op("nequip_fast::triton_segment_sum", mutates_args={})
+@operator("nequip_fast::triton_segment_sum", mutates_args={})
 def triton_segment_sum(m: Tensor, ptr: Tensor, order: Tensor, receiver: Tensor) -> Tensor:
     """``segment_sum``."""
     width, nodes = m.shape[1], ptr.shape[0] - 1
@@ -164,7 +167,7 @@ def triton_segment_sum(m: Tensor, ptr: Tensor, order: Tensor, receiver: Tensor) 
 # --- gate ---
 
 
-@triton_op("nequip_fast::triton_gate", mutates_args={})
+@operator("nequip_fast::triton_gate", mutates_args={})
 def triton_gate(x: Tensor, text: str) -> Tensor:
     """``gate``."""
     segments, width, _ = _gate_table(text)
@@ -173,7 +176,7 @@ def triton_gate(x: Tensor, text: str) -> Tensor:
     return out
 
 
-@triton_op("nequip_fast::triton_gate_vjp", mutates_args={})
+@operator("nequip_fast::triton_gate_vjp", mutates_args={})
 def triton_gate_vjp(x: Tensor, g: Tensor, text: str) -> Tensor:
     """The derivative of g · gate by x."""
     segments, width, reads_all = _gate_table(text)
@@ -182,7 +185,7 @@ def triton_gate_vjp(x: Tensor, g: Tensor, text: str) -> Tensor:
     return to_x
 
 
-@triton_op("nequip_fast::triton_gate_vjp_grad", mutates_args={})
+@operator("nequip_fast::triton_gate_vjp_grad", mutates_args={})
 def triton_gate_vjp_grad(x: Tensor, g: Tensor, c: Tensor, text: str) -> tuple[Tensor, Tensor]:
     """The derivatives of c · gate_vjp by x and g."""
     segments, width, reads_all = _gate_table(text)
@@ -213,7 +216,7 @@ def _launch_gate(kernel: Any, tensors: tuple[Tensor, ...], x: Tensor, segments: 
 # --- spherical_harmonics ---
 
 
-@triton_op("nequip_fast::triton_spherical_harmonics", mutates_args={})
+@operator("nequip_fast::triton_spherical_harmonics", mutates_args={})
 def triton_spherical_harmonics(vectors: Tensor, degrees: Sequence[int], normalization: str, normalize: bool) -> Tensor:
     """``spherical_harmonics``."""
     out = vectors.new_empty(*vectors.shape[:-1], sum(2 * l + 1 for l in degrees))
@@ -221,7 +224,7 @@ def triton_spherical_harmonics(vectors: Tensor, degrees: Sequence[int], normaliz
     return out
 
 
-@triton_op("nequip_fast::triton_spherical_harmonics_vjp", mutates_args={})
+@operator("nequip_fast::triton_spherical_harmonics_vjp", mutates_args={})
 def triton_spherical_harmonics_vjp(
     vectors: Tensor, g: Tensor, degrees: Sequence[int], normalization: str, normalize: bool
 ) -> Tensor:
@@ -231,7 +234,7 @@ def triton_spherical_harmonics_vjp(
     return to_v
 
 
-@triton_op("nequip_fast::triton_spherical_harmonics_vjp_grad", mutates_args={})
+@operator("nequip_fast::triton_spherical_harmonics_vjp_grad", mutates_args={})
 def triton_spherical_harmonics_vjp_grad(
     vectors: Tensor, g: Tensor, c: Tensor, degrees: Sequence[int], normalization: str, normalize: bool
 ) -> tuple[Tensor, Tensor]:

@@ -200,8 +200,9 @@ def _direction(v, NORMALIZED: tl.constexpr):
         largest = tl.where(largest > 0, largest, tl.zeros_like(largest) + 1.0)
         scaled = _divided(v, largest)
         length = largest * tl.sqrt(_dot(scaled, scaled))
-        projects = tl.where(length > SHORTEST, tl.zeros_like(length) + 1.0, tl.zeros_like(length))
-        length = tl.maximum(length, tl.zeros_like(length) + SHORTEST)
+        short = length < SHORTEST  # not of NaN
+        projects = tl.where(short, tl.zeros_like(length), tl.zeros_like(length) + 1.0)
+        length = tl.where(short, tl.zeros_like(length) + SHORTEST, length)
         return _divided(v, length), length, projects
     else:
         return v, v[0], v[0]

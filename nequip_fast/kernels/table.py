@@ -25,10 +25,15 @@ from typing import Any
 import torch
 import triton
 from e3nn import o3
+from torch.utils._python_dispatch import _disable_current_modes
 
+from nequip_fast.ops import backend
 from nequip_fast.ops.paths import ConvProblem, Path
 
 _LARGEST_GROUP = 40  # components that a program sums: beyond it their registers run short
+_REGISTERS = 128  # of a lane, for components that live at the same time
+_MOST = 4
+_INTERPRETED = 16  # the same where a block takes the same time whatever its size
 
 
 class Table:
@@ -53,17 +58,32 @@ class Table:
         """Blocks of so many channels in all groups."""
         return blocks_before(self.text, len(self.groups), channels)
 
-    def tile(self, dtype: torch.dtype, whole_edges: bool = False) -> dict[str, int]:
-        """How many edges and channels a block has, and warps."""
+    def tile(self, dtype: torch.dtype, tangent: bool, width_y: int = 0) -> dict[str, int]:
+        """A block of edges and channels for one warp, as large as its registers hold.
+
+        Args:
+            dtype: of the elements.
+            tangent: the derivative along one is computed.
+            width_y: columns of y whose gradients a program sums; 0: it sums components of the group's outputs.
+        """
+        live = max(
+            (width_y or sum(n3 for _, n3 in outputs))
+            + max(2 * n1 + (n2 + n3 if width_y else 0) for *_, n1, n2, n3, _ in paths)
+            for _, outputs, paths in self.groups
+        )
+        available = _REGISTERS * 4 // dtype.itemsize // (1.25 * live if tangent else live)
+        each = 1 << max(0, int(available).bit_length() - 1)  # elements of a block that a lane holds
         widest = max(group[0] for group in self.groups)
         channels = min(32, triton.next_power_of_2(widest))
-        return {"EDGES": 4 if dtype == torch.float32 else 2, "CHANNELS": channels, "num_warps": 1}
+        each = _INTERPRETED if backend.INTERPRETED else min(each, _MOST)
+        return {"EDGES": each * 32 // channels, "CHANNELS": channels, "num_warps": 1}
 
 
 @lru_cache(maxsize=256)
 def table(text: str, transposed: bool = False) -> Table:
     """The table of the problem with this text."""
-    return Table(ConvProblem.from_text(text), transposed)
+    with _disable_current_modes():  # torch may be tracing the operator that asks
+        return Table(ConvProblem.from_text(text), transposed)
 
 
 @lru_cache(maxsize=256)
@@ -84,6 +104,11 @@ def harmonics_table(degrees: tuple[int, ...], normalization: str) -> str:
     Both couple a vector and harmonics of degree l − 1 to those of l, which can be done in one way but for the factor c.
     It follows from Y at one point, where Y(l) is 1/l times the gradient along the vector there.
     """
+    with _disable_current_modes():
+        return _harmonics_table(degrees, normalization)
+
+
+def _harmonics_table(degrees: tuple[int, ...], normalization: str) -> str:
     # not above: that module registers the derivatives of the operators that take this table
     from nequip_fast.ops.spherical_harmonics import scale, spherical_harmonics_reference
 

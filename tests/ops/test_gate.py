@@ -9,7 +9,7 @@ from nequip_fast.errors import InputError
 from nequip_fast.ops import GateProblem, GateSegment, gate, use_backend
 from nequip_fast.ops.description import describe
 from nequip_fast.ops.gate import ACTIVATIONS, gate_reference
-from tests.helpers import KERNELS, relative_error
+from tests.helpers import KERNELS, operator, relative_error
 
 SMOOTH = [name for name in ACTIVATIONS if name not in ("abs", "relu")]
 SILU, TANH = torch.nn.functional.silu, torch.tanh
@@ -139,7 +139,7 @@ def test_transforms():
     problem = awkward()
     x, g, c = operands(problem)
     for count, name in enumerate(("gate", "gate_vjp", "gate_vjp_grad"), start=1):
-        torch.library.opcheck(getattr(torch.ops.nequip_fast, name), (*(x, g, c)[:count], problem.text))
+        torch.library.opcheck(operator(name), (*(x, g, c)[:count], problem.text))
     compiled = torch.compile(lambda v: gate(v, problem).sin(), fullgraph=True, dynamic=True, backend="aot_eager")
     for rows in (3, 5):
         v = x[:rows].detach().requires_grad_()

@@ -6,7 +6,7 @@ import torch
 from nequip_fast.errors import InputError
 from nequip_fast.ops import Graph, segment_sum, use_backend
 from nequip_fast.ops.segment_sum import segment_sum_reference
-from tests.helpers import KERNELS, random_graph
+from tests.helpers import KERNELS, operator, random_graph
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -27,7 +27,7 @@ def test_derivatives_and_opcheck():
         assert torch.autograd.gradcheck(lambda v: segment_sum(v, graph), m)
         assert torch.autograd.gradgradcheck(lambda v: segment_sum(v, graph).sin(), m)
     arguments = m, graph.receiver_ptr, graph.receiver_order, graph.receiver
-    torch.library.opcheck(torch.ops.nequip_fast.segment_sum, arguments)
+    torch.library.opcheck(operator("segment_sum"), arguments)
 
 
 def test_torch_func():
@@ -49,5 +49,5 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="the graph is on cpu, but m on meta"):
         segment_sum(torch.zeros(9, 2, device="meta"), graph)
     broken = Graph(*graph)._replace(receiver_order=graph.receiver_order + 1)
-    with pytest.raises(RuntimeError, match="receiver_order names something outside"):
+    with use_backend("cpu"), pytest.raises(RuntimeError, match="receiver_order names something outside"):
         segment_sum(torch.zeros(9, 2), broken)

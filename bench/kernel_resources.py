@@ -1,0 +1,188 @@
+"""What Triton's kernels take of a GPU: registers, spills, shared memory, size of the code. Needs no GPU.
+
+    python bench/kernel_resources.py [--cases conv-M harmonics-l3] [--csv bench/results/kernel-resources.csv]
+
+Each kernel of each case is compiled for sm_80 (A100), sm_90 (H100, H200) and sm_100 (B200), as one call of the
+operator, its derivative and the derivative of that would launch it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from bench.problems import CASES, ConvCase, HarmonicsCase, ModuleCase
+from nequip_fast import nn
+from nequip_fast.kernels import operators
+from nequip_fast.ops import Graph
+
+ARCHITECTURES = (80, 90, 100)
+KINDS = {name: case for name, case in CASES.items() if case.kind in ("conv", "harmonics", "gate")}
+_TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64"}
+_OPTIONS = ("num_warps", "num_stages")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel as an operator would run it."""
+
+    what: str
+    kernel: Any
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+
+
+def launches(case: ConvCase | HarmonicsCase | ModuleCase, dtype: torch.dtype = torch.float32) -> list[Launch]:
+    """Of the value, the first and the second derivatives, each kernel once."""
+    if isinstance(case, ConvCase):
+        calls = _conv_calls(case, dtype)
+    elif isinstance(case, HarmonicsCase):
+        calls = _calls_with_vjp("spherical_harmonics", 3, (case.l_max + 1) ** 2, dtype, *_harmonics_arguments(case))
+    else:
+        problem = case.build(_Ours).problem
+        calls = _calls_with_vjp("gate", problem.dim_in, problem.dim_out, dtype, problem.text)
+    found: list[Launch] = []
+    for what, call in calls:
+        with _recorded() as recorded:
+            call()
+        found += [Launch(what, *launch) for launch in recorded]
+    seen = {repr((launch.kernel, sorted(launch.constants.items()))): launch for launch in reversed(found)}
+    return list(reversed(seen.values()))
+
+
+def resources(launch: Launch, architecture: int) -> dict[str, Any]:
+    """What the compiled kernel takes."""
+    names = launch.kernel.arg_names
+    tensors = dict(zip(names, launch.arguments, strict=False))
+    signature = dict.fromkeys(names, "constexpr")
+    signature |= {name: _TYPES[t.dtype] if isinstance(t, torch.Tensor) else "i32" for name, t in tensors.items()}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    constants = {(names.index(name),): value for name, value in launch.constants.items() if name not in _OPTIONS}
+    options = {name: value for name, value in launch.constants.items() if name in _OPTIONS}
+    started = time.perf_counter()
+    compiled = triton.compile(
+        ASTSource(launch.kernel, signature, constexprs=constants, attrs=aligned),
+        target=GPUTarget("cuda", architecture, 32),
+        options=options,
+    )
+    seconds = time.perf_counter() - started
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    numbers = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+    return {
+        "registers": numbers["REG"],
+        "spilled_bytes": numbers["STACK"] + numbers["LOCAL"],
+        "shared_bytes": numbers["SHARED"],
+        "ptx_bytes": len(compiled.asm["ptx"]),
+        "seconds": round(seconds, 1),
+    }
+
+
+class _Ours:
+    """The namespace that a case builds its module from."""
+
+    nn = nn
+
+
+@contextmanager
+def _recorded() -> Iterator[list[tuple[Any, tuple[Any, ...], dict[str, Any]]]]:
+    """What would be launched, in a list, instead of launching it."""
+    recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+    original = operators.launch
+    operators.launch = lambda kernel, programs, *arguments, **constants: recorded.append((kernel, arguments, constants))
+    try:
+        yield recorded
+    finally:
+        operators.launch = original
+
+
+def _conv_calls(case: ConvCase, dtype: torch.dtype) -> list[tuple[str, Any]]:
+    problem, graph = case.problem(), Graph(*(torch.empty_like(t, device="meta") for t in case.graph()))
+    shapes = (graph.num_nodes, problem.dim_x), (graph.num_edges, problem.dim_y), (graph.num_edges, problem.dim_w)
+    p = [torch.empty(shape, dtype=dtype, device="meta") for shape in shapes]
+    g = torch.empty(graph.num_nodes, problem.dim_out, dtype=dtype, device="meta")
+    rest = *graph, problem.text
+    return [
+        ("forward", lambda: operators.triton_conv._init_fn(*p, *rest)),
+        ("gradient", lambda: operators.triton_conv_gradient._init_fn(*p, g, *rest, True, True, True)),
+        ("tangent", lambda: operators.triton_conv_tangent._init_fn(*p, *p, *rest)),
+        (
+            "gradient tangent",
+            lambda: operators.triton_conv_gradient_tangent._init_fn(*p, g, *p, *rest, True, True, True),
+        ),
+    ]
+
+
+def _harmonics_arguments(case: HarmonicsCase) -> tuple[Any, ...]:
+    return list(range(case.l_max + 1)), "component", True
+
+
+def _calls_with_vjp(name: str, dim_in: int, dim_out: int, dtype: torch.dtype, *rest: Any) -> list[tuple[str, Any]]:
+    x, g = (torch.empty(1000, dim, dtype=dtype, device="meta") for dim in (dim_in, dim_out))
+    operator = f"triton_{name}"
+    return [
+        ("forward", lambda: getattr(operators, operator)._init_fn(x, *rest)),
+        ("gradient", lambda: getattr(operators, f"{operator}_vjp")._init_fn(x, g, *rest)),
+        ("gradient tangent", lambda: getattr(operators, f"{operator}_vjp_grad")._init_fn(x, g, x, *rest)),
+    ]
+
+
+def main() -> None:
+    """Compile, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=list(KINDS), choices=KINDS, metavar="CASE", help=", ".join(KINDS))
+    parser.add_argument("--architectures", nargs="+", type=int, default=list(ARCHITECTURES))
+    parser.add_argument("--csv", type=Path, help="write the rows to this file; its rows of other cases stay")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for name in arguments.cases:
+        for launch in launches(KINDS[name]):
+            for architecture in arguments.architectures:
+                key = {"triton": triton.__version__, "case": name, "kernel": launch.kernel.__name__, "of": launch.what}
+                row = {**key, "sm": architecture, **resources(launch, architecture)}
+                rows.append(row)
+                print(", ".join(f"{column} {value}" for column, value in row.items()), flush=True)
+        if arguments.csv:
+            write(arguments.csv, rows)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """These rows, and those of the file that are of other cases or versions."""
+    new = {tuple(str(row[column]) for column in ("triton", "case", "sm")) for row in rows}
+    kept = [row for row in (read(path) if path.is_file() else []) if (row["triton"], row["case"], row["sm"]) not in new]
+    every = sorted([*kept, *rows], key=lambda row: (row["triton"], list(KINDS).index(row["case"]), int(row["sm"])))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(every)
+
+
+if __name__ == "__main__":
+    main()

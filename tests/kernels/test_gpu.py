@@ -1,0 +1,86 @@
+"""Triton's kernels on a GPU: the definitions' values and derivatives, twice the same bits."""
+
+import pytest
+import torch
+
+from nequip_fast.ops import (
+    ConvProblem,
+    GateProblem,
+    GateSegment,
+    Graph,
+    conv,
+    gate,
+    segment_sum,
+    spherical_harmonics,
+    use_backend,
+)
+from tests.helpers import TRIPLES, all_paths, inputs, random_graph, relative_error
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+BOUNDS = {torch.float64: (1e-12, 1e-10), torch.float32: (1e-6, 1e-5)}
+
+
+def derivatives(function, tensors):
+    """The value, the derivatives of half its square, and those of half their squares."""
+    value = function(*tensors)
+    first = torch.autograd.grad(value.square().sum() / 2, tensors, create_graph=True)
+    scalar = sum(g.square().sum() for g in first) / 2
+    return [value], [*first], [*torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)]
+
+
+def compare(function, tensors, dtype):
+    """Triton on the GPU against the definition in float64 there, and against itself."""
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    with use_backend("reference"):
+        expected = derivatives(function, exact)
+    with use_backend("triton"):
+        found, again = (derivatives(function, tensors) for _ in range(2))
+    for order, (ours, theirs, once_more) in enumerate(zip(found, expected, again, strict=True)):
+        for a, b, c in zip(ours, theirs, once_more, strict=True):
+            assert torch.equal(a, c)
+            assert relative_error(a.cpu(), b.cpu()) < BOUNDS[dtype][order == 2]
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("triple", TRIPLES, ids=str)
+def test_conv_per_instruction(triple, dtype):
+    l1, l2, l3 = triple
+    problem = ConvProblem.from_irreps(f"11x{l1}e", f"1x{l2}e", f"11x{l3}e", [(0, 0, 0)])
+    _compare_conv(problem, random_graph(9, 100), dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("irreps", ["32x0e+32x1o", "128x0e+64x1o+32x2e", "70x0e+33x1o+16x2e+7x3o"])
+@pytest.mark.parametrize(("nodes", "edges"), [(0, 0), (3, 0), (1, 1), (200, 5000)])
+def test_conv_of_many_paths(irreps, nodes, edges, dtype):
+    _compare_conv(ConvProblem.from_irreps(*all_paths(irreps, 2, 2)), random_graph(nodes, edges), dtype)
+
+
+def _compare_conv(problem, graph, dtype):
+    tensors = [t.detach().cuda().requires_grad_() for t in inputs(problem, graph, dtype)]
+    graph = Graph(*(t.cuda() for t in graph))
+    compare(lambda *t: conv(*t, graph, problem), tensors, dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("degrees", [[0], [0, 1, 2, 3], [3, 1, 1, 0, 4], [6]], ids=str)
+def test_spherical_harmonics(degrees, normalize, dtype):
+    v = torch.nn.functional.normalize(torch.randn(1000, 3, dtype=dtype, device="cuda")).requires_grad_()
+    compare(lambda v: spherical_harmonics(v, degrees, normalize), [v], dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("activation", ["identity", "silu", "tanh", "sigmoid", "ssp", "softplus", "mish"])
+def test_gate(activation, dtype):
+    segments = [GateSegment(40, -1, 0, 33, 1, "silu", 1.7), GateSegment(0, 33, 33, 7, 3, activation, 0.8)]
+    problem = GateProblem([segments[0], segments[1]._replace(gate=21)], 73)
+    compare(lambda x: gate(x, problem), [torch.randn(500, 73, dtype=dtype, device="cuda", requires_grad=True)], dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_segment_sum(dtype):
+    graph = Graph(*(t.cuda() for t in random_graph(300, 9000)))
+    compare(
+        lambda m: segment_sum(m, graph), [torch.randn(9000, 130, dtype=dtype, device="cuda").requires_grad_()], dtype
+    )

@@ -1,0 +1,36 @@
+"""What only Triton's kernels have: blocks of several sizes, whose edges, nodes and channels end anywhere in them.
+
+    TRITON_INTERPRET=1 NEQUIP_FAST_TEST_KERNELS=triton python -m pytest tests/kernels
+
+runs them on the CPU; the operators' own tests in tests/ops run in the same way.
+"""
+
+import pytest
+import torch
+
+from nequip_fast.ops import ConvProblem, Graph, conv, use_backend
+from tests.helpers import KERNELS, all_paths, inputs, relative_error
+
+pytestmark = pytest.mark.skipif(KERNELS != "triton", reason="NEQUIP_FAST_TEST_KERNELS is not triton")
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 8])
+@pytest.mark.parametrize("irreps", ["7x0e+3x1o", "33x0e+16x1o"])
+def test_masks_at_every_edge_of_a_block(monkeypatch, lanes, irreps):
+    """Nodes with 0 to 9 edges, in blocks that they fill, exceed or leave nearly empty."""
+    from nequip_fast.kernels import table
+
+    monkeypatch.setattr(table, "_INTERPRETED", lanes)
+    arguments = all_paths(irreps, 1, 1)
+    problem = ConvProblem.from_irreps(*arguments)
+    receiver = torch.arange(10).repeat_interleave(torch.arange(10))
+    shuffled = torch.randperm(len(receiver))
+    graph = Graph.from_edge_index(torch.stack([receiver[shuffled], torch.randint(0, 10, (len(receiver),))]), 10)
+    tensors = inputs(problem, graph)
+    results = []
+    for backend in ("triton", "reference"):
+        with use_backend(backend):
+            value = conv(*tensors, graph, problem)
+            results.append([value, *torch.autograd.grad(value.sin().sum(), tensors)])
+    for ours, theirs in zip(*results, strict=True):
+        assert relative_error(ours, theirs) < 1e-13
