@@ -23,7 +23,11 @@ def test_info_names_backend_and_reason():
     """One line per operator and device."""
     info = nequip_fast.info()
     assert info["operators"]["conv"]["cpu"] == "cpu: compiled kernel"
-    assert info["operators"]["conv"]["cuda"] == "reference: it has no cuda kernel yet"
+    if backend.NO_TRITON is None:
+        assert info["operators"]["conv"]["cuda"] == "triton: kernel compiled when first called"
+    else:
+        expected = f"reference: cuda: it has no cuda kernel yet; triton: {backend.NO_TRITON}"
+        assert info["operators"]["conv"]["cuda"] == expected
     nequip_fast.set_backend("reference")
     assert nequip_fast.info()["operators"]["conv"]["cpu"] == "reference: chosen by name"
 
@@ -65,6 +69,13 @@ def test_use_backend_restores_after_an_error():
     with pytest.raises(RuntimeError):
         fails()
     assert nequip_fast.get_backend() == "auto"
+
+
+def test_triton_asked_for_by_name_says_what_it_needs():
+    """A GPU, or interpreted kernels."""
+    reason = "the inputs are on cpu" if backend.NO_TRITON is None else backend.NO_TRITON
+    with nequip_fast.use_backend("triton"), pytest.raises(InputError, match=f"cannot run segment_sum: {reason}"):
+        segment_sum(torch.ones(5, 2), random_graph(3, 5))
 
 
 @pytest.mark.filterwarnings("ignore:nequip_fast")

@@ -17,6 +17,7 @@ from nequip_fast.ops.conv import conv_reference
 from tests.helpers import KERNELS, TRIPLES, all_paths, e3nn_conv, inputs, operator, random_graph, relative_error
 
 NODES, EDGES = (5, 40) if KERNELS == "cpu" else (3, 13)  # interpreted kernels take a second for what takes 10 µs
+too_large = pytest.mark.skipif(KERNELS != "cpu", reason="takes hours where kernels are interpreted")
 
 
 def one_path(l1: int, l2: int, l3: int, mul: int) -> tuple:
@@ -183,7 +184,7 @@ ATTRIBUTES = st.lists(
 ).map("+".join)  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 if KERNELS == "cpu" else 10, deadline=None)
 @given(data=st.data(), irreps=IRREPS, attributes=ATTRIBUTES, nodes=st.integers(1, 6), edges=st.integers(0, 30))
 def test_any_irreps_layouts_and_graphs(data, irreps, attributes, nodes, edges):
     """Generated irreps, weights, shared outputs, strides and graphs: all derivatives against the definition."""
@@ -304,6 +305,7 @@ def test_bit_identical_runs_and_threads(isa):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+@too_large
 def test_offsets_beyond_int32():
     """More than 2³¹ weights; only those of the last edge are not zero."""
     mul, edges = 2**20, 2**11 + 8
@@ -317,6 +319,7 @@ def test_offsets_beyond_int32():
     assert torch.equal(out, torch.full((1, mul), 2.0))
 
 
+@too_large
 def test_large_gradients_are_streamed(isa):
     """A gradient of w beyond 4 MB is written past the caches where its rows are whole lines: the same values."""
     problem = ConvProblem.from_irreps(*all_paths("32x0e+32x1o", 1, 1))

@@ -1,0 +1,116 @@
+"""Three ways to bring the radial weights w [E, W] to the convolution on a GPU: what an edge costs, which should win.
+
+    python bench/radial_variants.py [--markdown bench/results/radial-variants.md]
+
+separate: the last layer w = h A of the radial network (h [E, H]) as a matrix product of its own, w in DRAM.
+fused: a tile of h A formed inside the convolution, w never in DRAM; A comes from L2 once for a tile of 16 edges, the
+least that tensor cores take, or of 64.
+table: w interpolated inside the convolution, quintic Hermite tables read from L2.
+
+Nothing here is measured. Counted are forward and the reverse pass of forces (gradients of x, Y and r): the bytes
+that DRAM and L2 must move at least, multiply-adds of float32, and those of tensor cores (three TF32 products for one
+of float32). The slowest of the four at the device's peak is the prediction. DRAM and arithmetic peaks are those of NVIDIA's
+data sheets (SXM, dense); none states L2's, for which twice the DRAM bandwidth is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.problems import CASES, ConvCase
+from bench.roofline import cg_counts
+
+HIDDEN = {"conv-M": 128, "conv-L": 128, "conv-l3i5": 64}  # width of the last hidden layer
+DEVICES = {  # bytes/s of DRAM, multiply-adds/s in float32, in TF32
+    "A100": (2.04e12, 19.5e12 / 2, 156e12 / 2),
+    "H100": (3.35e12, 67e12 / 2, 495e12 / 2),
+    "H200": (4.8e12, 67e12 / 2, 495e12 / 2),
+}
+_L2 = 2  # times the bandwidth of DRAM
+_TF32_PRODUCTS = 3
+
+
+def costs(case: ConvCase, hidden: int) -> dict[str, dict[str, float]]:
+    """An edge's bytes of DRAM and L2, multiply-adds, and those of tensor cores, for each variant."""
+    problem = case.problem()
+    w, x, out = problem.dim_w, problem.dim_x, problem.dim_out / case.neighbours
+    arithmetic = 0
+    for path in problem.paths:
+        terms, entries = cg_counts(path.l1, path.l2, path.l3)
+        arithmetic += 3 * terms + path.mul * (4 * (2 * path.l1 + 1) + 3 * entries)
+    product = hidden * w
+    rows = 4 * (2 * x + 2 * out)  # of features and their gradients, from L2; of sums once a node
+    dram = 4 * (2 * problem.dim_y + 2 * out) + 16
+    return {
+        # w written and read, read again with its gradient written, that read: 5 W; h and its gradient
+        "separate": {
+            "dram": dram + 4 * (5 * w + 2 * hidden), "l2": rows + 4 * 5 * w, "fma": arithmetic,
+            "tensor": _TF32_PRODUCTS * 2 * product,
+        },
+        # w formed twice, its gradient taken back to h once
+        **{
+            f"fused, {tile} edges": {
+                "dram": dram + 4 * 3 * hidden, "l2": rows + 4 * 3 * product / tile, "fma": arithmetic,
+                "tensor": _TF32_PRODUCTS * 3 * product,
+            }
+            for tile in (16, 64)
+        },
+        # six rows of values, slopes and curvatures, twice; 5 multiply-adds a weight, 10 with its slope, 1 for the sum
+        "table": {"dram": dram + 4, "l2": rows + 4 * 12 * w, "fma": arithmetic + 16 * w, "tensor": 0.0},
+    }  # fmt: skip
+
+
+def seconds(cost: dict[str, float], device: str) -> tuple[float, str]:
+    """(of an edge, what takes them)"""
+    dram, fma, tensor = DEVICES[device]
+    parts = {
+        "DRAM": cost["dram"] / dram,
+        "L2": cost["l2"] / (_L2 * dram),
+        "FMA": cost["fma"] / fma,
+        "tensor cores": cost["tensor"] / tensor,
+    }
+    slowest = max(parts, key=lambda part: parts[part])
+    return parts[slowest], slowest
+
+
+def table() -> str:
+    """Everything as Markdown."""
+    lines = [
+        "# Radial weights on a GPU: three variants, counted", "",
+        "Made by `python bench/radial_variants.py`, whose text says what is counted; nothing here is measured.", "",
+        "| case | variant | DRAM, bytes an edge | L2, bytes | FMA | tensor cores, FMA | " + " | ".join(DEVICES) + " |",
+        "|---" * (6 + len(DEVICES)) + "|",
+    ]  # fmt: skip
+    for name, hidden in HIDDEN.items():
+        case = CASES[name]
+        assert isinstance(case, ConvCase)
+        found = costs(case, hidden)
+        best = {device: min(found, key=lambda variant: seconds(found[variant], device)[0]) for device in DEVICES}
+        for variant, cost in found.items():
+            times = []
+            for device in DEVICES:
+                time, bound = seconds(cost, device)
+                text = f"{1e9 * time:.2f} ns ({bound})"
+                times.append(f"**{text}**" if best[device] == variant else text)
+            numbers = [f"{cost[part]:,.0f}" for part in ("dram", "l2", "fma", "tensor")]
+            lines.append(f"| {name} | {variant} | " + " | ".join([*numbers, *times]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--markdown", type=Path, help="write the table to this file")
+    arguments = parser.parse_args()
+    print(table())
+    if arguments.markdown:
+        arguments.markdown.write_text(table(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
