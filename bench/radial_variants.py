@@ -3,14 +3,14 @@
     python bench/radial_variants.py [--markdown bench/results/radial-variants.md]
 
 separate: the last layer w = h A of the radial network (h [E, H]) as a matrix product of its own, w in DRAM.
-fused: a tile of h A formed inside the convolution, w never in DRAM; A comes from L2 once for a tile of 16 edges, the
-least that tensor cores take, or of 64.
+fused: a tile of h A formed inside the convolution, w never in DRAM; A comes from L2 once for a tile of 16 edges (the
+least that tensor cores take) or of 64.
 table: w interpolated inside the convolution, quintic Hermite tables read from L2.
 
-Nothing here is measured. Counted are forward and the reverse pass of forces (gradients of x, Y and r): the bytes
-that DRAM and L2 must move at least, multiply-adds of float32, and those of tensor cores (three TF32 products for one
-of float32). The slowest of the four at the device's peak is the prediction. DRAM and arithmetic peaks are those of NVIDIA's
-data sheets (SXM, dense); none states L2's, for which twice the DRAM bandwidth is taken.
+Nothing here is measured. Counted are forward and the reverse pass of forces (gradients of x, Y and r): the bytes that
+DRAM and L2 must move at least, multiply-adds of float32, and those of tensor cores (three TF32 products for one of
+float32). The slowest of the four at the device's peak is the prediction. DRAM and arithmetic peaks are those of
+NVIDIA's data sheets (SXM, dense); none states L2's, for which twice the DRAM bandwidth is taken.
 """
 
 from __future__ import annotations
