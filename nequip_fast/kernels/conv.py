@@ -136,7 +136,7 @@ def _store_sums(row, sums, channel, inside, TABLE: tl.constexpr, GROUP: tl.const
         tl.store(at + M3, total, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["edges"])  # one kernel for any number
 def gradients_of_edges(
     to_y, to_w, x, y, w, g, dx, dy, dw, sender, receiver, order, edges,
     TABLE: tl.constexpr, WIDTH_X: tl.constexpr, WIDTH_Y: tl.constexpr, WIDTH_W: tl.constexpr, WIDTH_OUT: tl.constexpr,
@@ -166,7 +166,7 @@ def gradients_of_edges(
                         TABLE, GROUP, PATH, WANT_Y, WANT_W, ALONG_X, ALONG_Y, ALONG_W,
                     )  # fmt: skip
             if WANT_Y:
-                row = to_y + (GROUP * edges.to(tl.int64) + edge) * WIDTH_Y
+                row = to_y + (GROUP * tl.cast(edges, tl.int64) + edge) * WIDTH_Y
                 for COLUMN in tl.static_range(WIDTH_Y):
                     tl.store(row + COLUMN, tl.sum(sums[COLUMN], 1)[:, None], mask=real)
 

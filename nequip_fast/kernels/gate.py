@@ -23,7 +23,7 @@ def segment_entry(text, segment, entry):
     return decoded(text)[segment][entry]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def gate(
     out, x, rows, SEGMENTS: tl.constexpr, WIDTH_IN: tl.constexpr, WIDTH_OUT: tl.constexpr,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -55,7 +55,7 @@ def _gate_segment(
             tl.store(at + M, tl.load(gated + M, mask=mask, other=0.0) * value, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def gate_vjp(
     to_x, x, g, rows, SEGMENTS: tl.constexpr, WIDTH_IN: tl.constexpr, WIDTH_OUT: tl.constexpr,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -92,7 +92,7 @@ def _gate_vjp_segment(
     tl.store(_scalars(to_x, channel, SEGMENTS, SEGMENT), to_scalar * slope * CONSTANT, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def gate_vjp_grad(
     to_x, to_g, x, g, c, rows, SEGMENTS: tl.constexpr, WIDTH_IN: tl.constexpr, WIDTH_OUT: tl.constexpr,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,

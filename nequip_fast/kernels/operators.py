@@ -159,7 +159,7 @@ def triton_segment_sum(m: Tensor, ptr: Tensor, order: Tensor, receiver: Tensor) 
     out = m.new_empty(nodes, width)
     launch(
         segment_sum.segment_sum, nodes * blocks, out, m.contiguous(), ptr, order,
-        WIDTH=width, BLOCKS=blocks, EDGES=max(1, 256 // columns), COLUMNS=columns, num_warps=2,
+        WIDTH=width, BLOCKS=max(1, blocks), EDGES=max(1, 256 // columns), COLUMNS=columns, num_warps=2,
     )  # fmt: skip
     return out
 

@@ -52,7 +52,7 @@ def inverse(l):
     return 1.0 / l
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def spherical_harmonics(
     out, v, rows, HARMONICS: tl.constexpr, NORMALIZED: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr
 ):
@@ -72,7 +72,7 @@ def _store_degree(out, ys, real, HARMONICS: tl.constexpr, DEGREE: tl.constexpr):
         tl.store(out + degree_entry(HARMONICS, DEGREE, 1) + M, value, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def spherical_harmonics_vjp(
     to_v, v, g, rows, HARMONICS: tl.constexpr, NORMALIZED: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr
 ):
@@ -86,7 +86,7 @@ def spherical_harmonics_vjp(
         tl.store(to_v + row * 3 + A, u[A], mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def spherical_harmonics_vjp_grad(
     to_v,
     to_g,
