@@ -45,6 +45,7 @@ class Launch:
     """One kernel as an operator would run it."""
 
     what: str
+    part: int  # of those that share the work
     kernel: Any
     arguments: tuple[Any, ...]
     constants: dict[str, Any]
@@ -63,7 +64,9 @@ def launches(case: ConvCase | HarmonicsCase | ModuleCase, dtype: torch.dtype = t
     for what, call in calls:
         with _recorded() as recorded:
             call()
-        found += [Launch(what, *launch) for launch in recorded]
+        for kernel, *rest in recorded:
+            part = sum((launch.what, launch.kernel) == (what, kernel) for launch in found)
+            found.append(Launch(what, part, kernel, *rest))
     seen = {repr((launch.kernel, sorted(launch.constants.items()))): launch for launch in reversed(found)}
     return list(reversed(seen.values()))
 
@@ -159,7 +162,13 @@ def main() -> None:
     for name in arguments.cases:
         for launch in launches(KINDS[name]):
             for architecture in arguments.architectures:
-                key = {"triton": triton.__version__, "case": name, "kernel": launch.kernel.__name__, "of": launch.what}
+                key = {
+                    "triton": triton.__version__,
+                    "case": name,
+                    "kernel": launch.kernel.__name__,
+                    "of": launch.what,
+                    "part": launch.part,
+                }
                 row = {**key, "sm": architecture, **resources(launch, architecture)}
                 rows.append(row)
                 print(", ".join(f"{column} {value}" for column, value in row.items()), flush=True)

@@ -139,13 +139,14 @@ def _store_sums(row, sums, channel, inside, TABLE: tl.constexpr, GROUP: tl.const
 @triton.jit(do_not_specialize=["edges"])  # one kernel for any number
 def gradients_of_edges(
     to_y, to_w, x, y, w, g, dx, dy, dw, sender, receiver, order, edges,
-    TABLE: tl.constexpr, WIDTH_X: tl.constexpr, WIDTH_Y: tl.constexpr, WIDTH_W: tl.constexpr, WIDTH_OUT: tl.constexpr,
+    TABLE: tl.constexpr, FIRST: tl.constexpr,
+    WIDTH_X: tl.constexpr, WIDTH_Y: tl.constexpr, WIDTH_W: tl.constexpr, WIDTH_OUT: tl.constexpr,
     WANT_Y: tl.constexpr, WANT_W: tl.constexpr,
     ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """to_y [groups, E, WIDTH_Y], to be summed, and to_w [E, WIDTH_W] from g, channel-last rows of the receivers.
 
-    A program has a block of edges and all channels of one group.
+    A program has a block of edges and all channels of one group. FIRST: groups before those of TABLE.
     """
     group = tl.program_id(0) % count_groups(TABLE)
     place = (tl.program_id(0) // count_groups(TABLE)).to(tl.int64) * EDGES + tl.arange(0, EDGES)[:, None]
@@ -166,7 +167,7 @@ def gradients_of_edges(
                         TABLE, GROUP, PATH, WANT_Y, WANT_W, ALONG_X, ALONG_Y, ALONG_W,
                     )  # fmt: skip
             if WANT_Y:
-                row = to_y + (GROUP * tl.cast(edges, tl.int64) + edge) * WIDTH_Y
+                row = to_y + ((FIRST + GROUP) * tl.cast(edges, tl.int64) + edge) * WIDTH_Y
                 for COLUMN in tl.static_range(WIDTH_Y):
                     tl.store(row + COLUMN, tl.sum(sums[COLUMN], 1)[:, None], mask=real)
 

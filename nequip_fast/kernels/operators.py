@@ -83,15 +83,14 @@ def _sums(x: Tensor, y: Tensor, w: Tensor, d: Tangent, walk: tuple[Tensor, ...],
     pointer, order, neighbour = walk
     nodes = pointer.shape[0] - 1
     out = (x.new_empty if paths.covers_output else x.new_zeros)(nodes, paths.width_out)
-    if not paths.groups:
-        return out
-    tile = paths.tile(x.dtype, any(t is not None for t in d))
-    launch(
-        conv.sum_over_edges, nodes * paths.blocks(tile["CHANNELS"]),
-        out, x, *_rows(y, w), *_or(d, (x, y, w)), pointer, order, neighbour,
-        TABLE=paths.text, WIDTH_X=paths.width_in, WIDTH_Y=y.shape[1], WIDTH_W=w.shape[1], WIDTH_OUT=paths.width_out,
-        **_along(d), **tile,
-    )  # fmt: skip
+    for part in paths.parts:
+        tile = part.tile(x.dtype, any(t is not None for t in d))
+        launch(
+            conv.sum_over_edges, nodes * part.blocks(tile["CHANNELS"]),
+            out, x, *_rows(y, w), *_or(d, (x, y, w)), pointer, order, neighbour,
+            TABLE=part.text, WIDTH_X=paths.width_in, WIDTH_Y=y.shape[1], WIDTH_W=w.shape[1], WIDTH_OUT=paths.width_out,
+            **_along(d), **tile,
+        )  # fmt: skip
     return out
 
 
@@ -108,19 +107,21 @@ def _gradients(
     elif want[0]:
         to_x = _sums(g, y, w, (None, dy, dw), (sender_ptr, sender_order, receiver), table(text, transposed=True))
     paths = table(text)
-    to_y = y.new_empty(len(paths.groups), *y.shape) if want[1] else y.new_empty(1, 0, y.shape[1])
+    to_y = y.new_empty(paths.count_groups, *y.shape) if want[1] else y.new_empty(1, 0, y.shape[1])
     to_w = w.new_zeros(w.shape) if want[2] else w.new_empty(0, w.shape[1])
-    if paths.groups and (want[1] or want[2]):
-        tile = paths.tile(x.dtype, any(t is not None for t in d), y.shape[1])
+    if want[1] or want[2]:
         x = _channel_last(x, text, "x")
         along = (None if dx is None else _channel_last(dx, text, "x")), dy, dw
-        launch(
-            conv.gradients_of_edges, len(paths.groups) * ((sender.shape[0] + tile["EDGES"] - 1) // tile["EDGES"]),
-            to_y, to_w, x, *_rows(y, w), g, *_or(along, (x, y, w)),
-            sender, receiver, receiver_order, sender.shape[0],
-            TABLE=paths.text, WIDTH_X=x.shape[1], WIDTH_Y=y.shape[1], WIDTH_W=w.shape[1], WIDTH_OUT=g.shape[1],
-            WANT_Y=want[1], WANT_W=want[2], **_along(along), **tile,
-        )  # fmt: skip
+        first, edges = 0, sender.shape[0]
+        for part in paths.parts:
+            tile = part.tile(x.dtype, any(t is not None for t in d), y.shape[1])
+            launch(
+                conv.gradients_of_edges, len(part.groups) * triton.cdiv(edges, tile["EDGES"]),
+                to_y, to_w, x, *_rows(y, w), g, *_or(along, (x, y, w)), sender, receiver, receiver_order, edges,
+                TABLE=part.text, FIRST=first, WIDTH_X=x.shape[1], WIDTH_Y=y.shape[1], WIDTH_W=w.shape[1],
+                WIDTH_OUT=g.shape[1], WANT_Y=want[1], WANT_W=want[2], **_along(along), **tile,
+            )  # fmt: skip
+            first += len(part.groups)
     return to_x, to_y.sum(0), to_w
 
 

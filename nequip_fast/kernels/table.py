@@ -31,6 +31,7 @@ from nequip_fast.ops import backend
 from nequip_fast.ops.paths import ConvProblem, Path
 
 _LARGEST_GROUP = 40  # components that a program sums: beyond it their registers run short
+_LARGEST_PART = 150  # coefficients: the time that Triton takes for a kernel grows with their square
 _REGISTERS = 128  # of a lane, for components that live at the same time
 _MOST = 4
 _INTERPRETED = 16  # the same where a block takes the same time whatever its size
@@ -45,14 +46,24 @@ class Table:
     """
 
     def __init__(self, problem: ConvProblem, transposed: bool = False) -> None:
+        _check(problem)
         paths = [_transposed(path) for path in problem.paths] if transposed else list(problem.paths)
         widths = (problem.dim_out, problem.dim_x) if transposed else (problem.dim_x, problem.dim_out)
         self.width_in, self.width_out = widths
         coupled = [(path, _coupling(path, transposed)) for path in paths]
-        self.groups = [_described(group) for group in _grouped(coupled)]
-        self.text = dumps(self.groups, separators=(",", ":"))
-        outputs = {column: group[0] * components for group in self.groups for column, components in group[1]}
+        groups = [_described(group) for group in _grouped(coupled)]
+        self.count_groups = len(groups)
+        self.parts = [Part(some) for some in _together(groups)]
+        outputs = {column: group[0] * components for group in groups for column, components in group[1]}
         self.covers_output = sum(outputs.values()) == self.width_out
+
+
+class Part:
+    """As many groups of a table as one kernel takes."""
+
+    def __init__(self, groups: list[Any]) -> None:
+        self.groups = groups
+        self.text = dumps(groups, separators=(",", ":"))
 
     def blocks(self, channels: int) -> int:
         """Blocks of so many channels in all groups."""
@@ -132,6 +143,31 @@ def _nonzero(matrix: torch.Tensor) -> list[list[Any]]:
     return [[i, j, float(matrix[i, j])] for i, j in (matrix.abs() > 1e-12).nonzero().tolist()]
 
 
+def _check(problem: ConvProblem) -> None:
+    """A kernel must neither leave a row nor write twice what two paths share.
+
+    Raises:
+        RuntimeError: as the compiled operators do.
+    """
+    for operand, dim, blocks in (
+        ("x", problem.dim_x, {(path.x, path.mul * (2 * path.l1 + 1)) for path in problem.paths}),
+        ("y", problem.dim_y, {(path.y, 2 * path.l2 + 1) for path in problem.paths}),
+        ("out", problem.dim_out, {(path.out, path.mul * (2 * path.l3 + 1)) for path in problem.paths}),
+    ):
+        end = 0
+        for start, length in sorted(blocks):
+            if start < end:
+                raise RuntimeError(f"conv: paths overlap in columns {start} … {end - 1} of {operand}")
+            end = start + length
+        if end > dim:
+            raise RuntimeError(f"conv: a path does not fit the rows of {operand}, which have {dim} columns")
+    weights = [path.w + u * path.w_stride for path in problem.paths if path.w_stride for u in range(path.mul)]
+    if len(set(weights)) < len(weights):
+        raise RuntimeError("conv: paths overlap in their weights")
+    if weights and not 0 <= min(weights) <= max(weights) < problem.dim_w:
+        raise RuntimeError(f"conv: the weights of a path do not fit the rows of w, which have {problem.dim_w} columns")
+
+
 def _transposed(path: Path) -> Path:
     return path._replace(l1=path.l3, l3=path.l1, x=path.out, out=path.x)
 
@@ -164,6 +200,20 @@ def _grouped(coupled: Sequence[Coupled]) -> list[list[Coupled]]:
         groups.append(list(paths))
         sizes.append(size)
     return groups
+
+
+def _together(groups: Sequence[Any]) -> list[list[Any]]:
+    """Groups in a row with no more coefficients than a kernel should have, or one with more."""
+    parts: list[list[Any]] = []
+    free = 0
+    for group in groups:
+        size = sum(len(terms) for *_, components in group[2] for component in components for _, terms in component)
+        if not parts or size > free:
+            parts.append([])
+            free = _LARGEST_PART
+        parts[-1].append(group)
+        free -= size
+    return parts
 
 
 def _described(group: Sequence[Coupled]) -> list[Any]:

@@ -14,13 +14,15 @@ from tests.helpers import KERNELS, all_paths, inputs, relative_error
 pytestmark = pytest.mark.skipif(KERNELS != "triton", reason="NEQUIP_FAST_TEST_KERNELS is not triton")
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 8])
+@pytest.mark.parametrize(("lanes", "largest_part"), [(1, 150), (2, 150), (8, 150), (8, 1)])
 @pytest.mark.parametrize("irreps", ["7x0e+3x1o", "33x0e+16x1o"])
-def test_masks_at_every_edge_of_a_block(monkeypatch, lanes, irreps):
-    """Nodes with 0 to 9 edges, in blocks that they fill, exceed or leave nearly empty."""
+def test_masks_at_every_edge_of_a_block(monkeypatch, lanes, largest_part, irreps):
+    """Nodes with 0 to 9 edges, in blocks that they fill, exceed or leave nearly empty; one kernel or several."""
     from nequip_fast.kernels import table
 
     monkeypatch.setattr(table, "_INTERPRETED", lanes)
+    monkeypatch.setattr(table, "_LARGEST_PART", largest_part)
+    table.table.cache_clear()
     arguments = all_paths(irreps, 1, 1)
     problem = ConvProblem.from_irreps(*arguments)
     receiver = torch.arange(10).repeat_interleave(torch.arange(10))
@@ -34,3 +36,4 @@ def test_masks_at_every_edge_of_a_block(monkeypatch, lanes, irreps):
             results.append([value, *torch.autograd.grad(value.sin().sum(), tensors)])
     for ours, theirs in zip(*results, strict=True):
         assert relative_error(ours, theirs) < 1e-13
+    table.table.cache_clear()
