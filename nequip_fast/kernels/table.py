@@ -33,8 +33,8 @@ from nequip_fast.ops.paths import ConvProblem, Path
 _LARGEST_GROUP = 40  # components that a program sums: beyond it their registers run short
 _LARGEST_PART = 150  # coefficients: the time that Triton takes for a kernel grows with their square
 _REGISTERS = 128  # of a lane, for components that live at the same time
-_MOST = 4
-_INTERPRETED = 16  # the same where a block takes the same time whatever its size
+_MOST = 4  # elements of a block that a lane holds
+_INTERPRETED = 16  # the same where kernels are interpreted, and a block takes the same time whatever its size
 
 
 class Table:
@@ -83,7 +83,7 @@ class Part:
             for _, outputs, paths in self.groups
         )
         available = _REGISTERS * 4 // dtype.itemsize // (1.25 * live if tangent else live)
-        each = 1 << max(0, int(available).bit_length() - 1)  # elements of a block that a lane holds
+        each = 1 << max(0, int(available).bit_length() - 1)
         widest = max(group[0] for group in self.groups)
         channels = min(32, triton.next_power_of_2(widest))
         each = _INTERPRETED if backend.INTERPRETED else min(each, _MOST)
