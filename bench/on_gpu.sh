@@ -19,6 +19,8 @@ out=${OUT:-$default}
 python=${PYTHON:-python3}
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export TRITON_DEFAULT_FP_FUSION=1 TORCHINDUCTOR_FORCE_DISABLE_CACHES=1
+failed=
 
 if [ -d "${PEER_WHEELS:-}" ]; then
   "$python" -m pip install --no-index --no-deps --quiet "$PEER_WHEELS"/*.whl || echo "some wheels of peers did not install"
@@ -31,8 +33,8 @@ export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
 
 if [[ $stages == *" test "* ]]; then
   echo "== operators on the GPU, then on the CPU"
-  "$python" -m pytest tests/kernels tests/ops/test_cuda.py -q 2>&1 | tail -15 | tee "$out/tests.txt"
-  "$python" -m pytest tests/ops tests/csrc -q 2>&1 | tail -15 | tee -a "$out/tests.txt"
+  "$python" -m pytest tests/kernels tests/ops/test_cuda.py -q 2>&1 | tail -15 | tee "$out/tests.txt" || failed="$failed gpu-tests"
+  "$python" -m pytest tests/ops tests/csrc -q 2>&1 | tail -15 | tee -a "$out/tests.txt" || failed="$failed cpu-tests"
 fi
 
 if [ "$rehearse" ]; then
@@ -46,7 +48,7 @@ if [[ $stages == *" sanitize "* ]]; then
   for tool in memcheck racecheck initcheck; do
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
       "$python" -m pytest tests/ops/test_cuda.py tests/kernels/test_gpu.py -q -k "not per_instruction" 2>&1 |
-      tail -4 | tee "$out/$tool.txt"
+      tail -4 | tee "$out/$tool.txt" || failed="$failed $tool"
   done
 fi
 
@@ -55,3 +57,5 @@ if [[ $stages == *" bench "* ]]; then
   "$python" bench/run.py --device cuda --dtype float32 --case conv-S conv-M conv-L conv-l3i5 conv-mace-large \
     conv-32-l2-parity harmonics-l3 gate-M --peers reference e3nn e3nn-compiled --json "$out/bench.json" | tee "$out/bench.txt"
 fi
+
+[ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

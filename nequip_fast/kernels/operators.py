@@ -25,8 +25,19 @@ operator: Any = custom_op if backend.INTERPRETED else triton_op
 
 
 def launch(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
-    """Run so many programs of a kernel."""
-    (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs,)](*arguments, **constants)
+    """Run so many programs of a kernel, on the device of its first argument."""
+    if torch.version.cuda is None:
+        (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs,)](*arguments, **constants)
+        return
+    with torch.cuda.device_of(arguments[0]):  # Triton's own choice is the current device
+        (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs,)](*arguments, **constants)
+
+
+def _indices(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """As the kernels read them."""
+    if any(tensor.dtype != torch.int64 for tensor in tensors):
+        raise RuntimeError("the tensors of a graph must be int64")
+    return _rows(*tensors)
 
 
 # --- conv ---
@@ -80,14 +91,15 @@ Tangent = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 def _sums(x: Tensor, y: Tensor, w: Tensor, d: Tangent, walk: tuple[Tensor, ...], paths: Table) -> Tensor:
     """The sums at each node of the walk's (pointer, order, node at the other end); x and dx channel-last."""
-    pointer, order, neighbour = walk
+    pointer, order, neighbour = _indices(*walk)
+    y, w = _rows(y, w)
     nodes = pointer.shape[0] - 1
     out = (x.new_empty if paths.covers_output else x.new_zeros)(nodes, paths.width_out)
     for part in paths.parts:
         tile = part.tile(x.dtype, any(t is not None for t in d))
         launch(
             conv.sum_over_edges, nodes * part.blocks(tile["CHANNELS"]),
-            out, x, *_rows(y, w), *_or(d, (x, y, w)), pointer, order, neighbour,
+            out, x, y, w, *_or(d, (x, y, w)), pointer, order, neighbour,
             TABLE=part.text, WIDTH_X=paths.width_in, WIDTH_Y=y.shape[1], WIDTH_W=w.shape[1], WIDTH_OUT=paths.width_out,
             **_along(d), **tile,
         )  # fmt: skip
@@ -98,26 +110,26 @@ def _gradients(
     x: Tensor, y: Tensor, w: Tensor, g: Tensor, d: Tangent, graph: tuple[Tensor, ...], text: str,
     want: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    receiver, sender, _, receiver_order, sender_ptr, sender_order = graph
+    receiver, sender, _, receiver_order, sender_ptr, sender_order = _indices(*graph)
     dx, dy, dw = d
     g = _channel_last(g, text, "out")
     to_x = x.new_empty(0, x.shape[1])
     if want[0] and dy is None and dw is None and dx is not None:
-        to_x = torch.zeros_like(x)  # it does not depend on x
+        to_x = x.new_zeros(x.shape)  # it does not depend on x
     elif want[0]:
         to_x = _sums(g, y, w, (None, dy, dw), (sender_ptr, sender_order, receiver), table(text, transposed=True))
     paths = table(text)
     to_y = y.new_empty(paths.count_groups, *y.shape) if want[1] else y.new_empty(1, 0, y.shape[1])
     to_w = w.new_zeros(w.shape) if want[2] else w.new_empty(0, w.shape[1])
     if want[1] or want[2]:
-        x = _channel_last(x, text, "x")
+        x, (y, w) = _channel_last(x, text, "x"), _rows(y, w)
         along = (None if dx is None else _channel_last(dx, text, "x")), dy, dw
         first, edges = 0, sender.shape[0]
         for part in paths.parts:
             tile = part.tile(x.dtype, any(t is not None for t in d), y.shape[1])
             launch(
                 conv.gradients_of_edges, len(part.groups) * triton.cdiv(edges, tile["EDGES"]),
-                to_y, to_w, x, *_rows(y, w), g, *_or(along, (x, y, w)), sender, receiver, receiver_order, edges,
+                to_y, to_w, x, y, w, g, *_or(along, (x, y, w)), sender, receiver, receiver_order, edges,
                 TABLE=part.text, FIRST=first, WIDTH_X=x.shape[1], WIDTH_Y=y.shape[1], WIDTH_W=w.shape[1],
                 WIDTH_OUT=g.shape[1], WANT_Y=want[1], WANT_W=want[2], **_along(along), **tile,
             )  # fmt: skip
@@ -154,12 +166,12 @@ def _along(d: Tangent) -> dict[str, bool]:
 @operator("nequip_fast::triton_segment_sum", mutates_args={})
 def triton_segment_sum(m: Tensor, ptr: Tensor, order: Tensor, receiver: Tensor) -> Tensor:
     """``segment_sum``."""
-    width, nodes = m.shape[1], ptr.shape[0] - 1
+    width, nodes = int(m.shape[1]), ptr.shape[0] - 1
     columns = min(128, triton.next_power_of_2(max(width, 1)))
     blocks = triton.cdiv(width, columns)
     out = m.new_empty(nodes, width)
     launch(
-        segment_sum.segment_sum, nodes * blocks, out, m.contiguous(), ptr, order,
+        segment_sum.segment_sum, nodes * blocks, out, m.contiguous(), *_indices(ptr, order),
         WIDTH=width, BLOCKS=max(1, blocks), EDGES=max(1, 256 // columns), COLUMNS=columns, num_warps=2,
     )  # fmt: skip
     return out
@@ -255,3 +267,33 @@ def _launch_harmonics(
         HARMONICS=harmonics_table(tuple(degrees), normalization), NORMALIZED=normalize, WIDTH=like.shape[-1],
         ROWS=per_program, num_warps=4,
     )  # fmt: skip
+
+
+# --- torch's cache of compiled graphs ---
+
+
+def _tell_cache() -> None:
+    """Name the kernels that a compiled graph depends on: torch looks for them in the operators' own source.
+
+    Without it a graph compiled for a former version of a kernel would be taken for today's.
+    """
+    try:
+        from torch._library.triton import triton_ops_to_kernels
+    except ImportError:
+        return
+    kernels = {
+        "conv": [conv.sum_over_edges, conv.gradients_of_edges, layout.to_channel_last],
+        "segment_sum": [segment_sum.segment_sum],
+        "gate": [gate.gate, gate.gate_vjp, gate.gate_vjp_grad],
+        "spherical_harmonics": [
+            harmonics.spherical_harmonics, harmonics.spherical_harmonics_vjp, harmonics.spherical_harmonics_vjp_grad
+        ],
+    }  # fmt: skip
+    for name, used in kernels.items():
+        for suffix in ("", "_tangent", "_gradient", "_gradient_tangent", "_vjp", "_vjp_grad"):
+            if f"triton_{name}{suffix}" in globals():
+                triton_ops_to_kernels[f"nequip_fast::triton_{name}{suffix}"] = used
+
+
+if not backend.INTERPRETED:
+    _tell_cache()

@@ -49,11 +49,16 @@ def _no_triton() -> str | None:
         return "triton is not installed (run: pip install triton)"
     if torch.version.cuda is None and not INTERPRETED:
         return "this torch has no CUDA"
-    return None
+    try:
+        import triton
+    except Exception as error:  # whatever a broken installation raises
+        return f"triton cannot be imported: {error}"
+    return None if hasattr(triton, "constexpr_function") else "it needs triton 3.6 or later"
 
 
 NOT_LOADED: str | None = _load_library()
-INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")  # Triton's kernels run as Python, on the CPU
+# Triton's kernels run as Python, on the CPU: the values that Triton takes for yes
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 NO_TRITON: str | None = _no_triton()
 
 

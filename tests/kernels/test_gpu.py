@@ -21,10 +21,13 @@ BOUNDS = {torch.float64: (1e-12, 1e-10), torch.float32: (1e-6, 1e-5)}
 
 
 def derivatives(function, tensors):
-    """The value, the derivatives of half its square, and those of half their squares."""
+    """The value, its derivative along a fixed cotangent, and that of half the derivatives' squares."""
     value = function(*tensors)
-    first = torch.autograd.grad(value.square().sum() / 2, tensors, create_graph=True)
+    cotangent = torch.linspace(-1, 2, value.numel(), device=value.device).view(value.shape).to(value)
+    first = torch.autograd.grad(value, tensors, cotangent, create_graph=True)
     scalar = sum(g.square().sum() for g in first) / 2
+    if not scalar.requires_grad:  # linear
+        return [value], [*first], []
     return [value], [*first], [*torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)]
 
 
@@ -41,12 +44,11 @@ def compare(function, tensors, dtype):
             assert relative_error(a.cpu(), b.cpu()) < BOUNDS[dtype][order == 2]
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("triple", TRIPLES, ids=str)
-def test_conv_per_instruction(triple, dtype):
+def test_conv_per_instruction(triple):
     l1, l2, l3 = triple
     problem = ConvProblem.from_irreps(f"11x{l1}e", f"1x{l2}e", f"11x{l3}e", [(0, 0, 0)])
-    _compare_conv(problem, random_graph(9, 100), dtype)
+    _compare_conv(problem, random_graph(9, 100), torch.float64)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -64,7 +66,7 @@ def _compare_conv(problem, graph, dtype):
 
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("degrees", [[0], [0, 1, 2, 3], [3, 1, 1, 0, 4], [6]], ids=str)
+@pytest.mark.parametrize("degrees", [[0, 1, 2, 3], [3, 1, 1, 0, 4], [6]], ids=str)
 def test_spherical_harmonics(degrees, normalize, dtype):
     v = torch.nn.functional.normalize(torch.randn(1000, 3, dtype=dtype, device="cuda")).requires_grad_()
     compare(lambda v: spherical_harmonics(v, degrees, normalize), [v], dtype)

@@ -37,3 +37,14 @@ def test_masks_at_every_edge_of_a_block(monkeypatch, lanes, largest_part, irreps
     for ours, theirs in zip(*results, strict=True):
         assert relative_error(ours, theirs) < 1e-13
     table.table.cache_clear()
+
+
+def test_strided_tensors_of_a_graph():
+    """A graph whose tensors are columns of others, as of an edge index [E, 2]."""
+    problem = ConvProblem.from_irreps(*all_paths("7x0e+3x1o", 1, 1))
+    graph = Graph.from_edge_index(torch.randint(0, 4, (2, 9)), 4)
+    strided = Graph(*(torch.stack([t, -t - 1], 1)[:, 0] for t in graph))
+    tensors = inputs(problem, graph)
+    with use_backend("triton"):
+        results = [torch.autograd.grad(conv(*tensors, g, problem).square().sum(), tensors) for g in (graph, strided)]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
-from nequip_fast.ops import backend
+from nequip_fast.ops import backend  # noqa: E402
 
 TABLE = Path(__file__).parents[2] / "bench" / "results" / "kernel-resources.csv"
 
 
 @pytest.mark.skipif(backend.INTERPRETED, reason="interpreted kernels are not compiled")
+@pytest.mark.skipif(not triton.__version__.startswith("3.9"), reason="the table is of Triton 3.9")
 @pytest.mark.parametrize("case", ["conv-S", "conv-M", "harmonics-l3", "gate-M"])
 def test_no_kernel_spills_more_than_the_table_allows(case):
     """On an H100; `python bench/kernel_resources.py` has all cases and makes the table."""
