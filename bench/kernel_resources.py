@@ -92,11 +92,11 @@ def resources(launch: Launch, architecture: int) -> dict[str, Any]:
         file.flush()
         command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
         usage = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    numbers = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+    numbers = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     return {
         "registers": numbers["REG"],
         "spilled_bytes": numbers["STACK"] + numbers["LOCAL"],
-        "shared_bytes": numbers["SHARED"],
+        "shared_bytes": compiled.metadata.shared,
         "ptx_bytes": len(compiled.asm["ptx"]),
         "seconds": round(seconds, 1),
     }
@@ -112,12 +112,18 @@ class _Ours:
 def _recorded() -> Iterator[list[tuple[Any, tuple[Any, ...], dict[str, Any]]]]:
     """What would be launched, in a list, instead of launching it."""
     recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
-    original = operators.launch
-    operators.launch = lambda kernel, programs, *arguments, **constants: recorded.append((kernel, arguments, constants))
+
+    def record(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
+        recorded.append((kernel, arguments, constants))
+
+    originals = [module.launch for module in operators.MODULES]
+    for module in operators.MODULES:
+        module.launch = record
     try:
         yield recorded
     finally:
-        operators.launch = original
+        for module, original in zip(operators.MODULES, originals, strict=True):
+            module.launch = original
 
 
 def _conv_calls(case: ConvCase, dtype: torch.dtype) -> list[tuple[str, Any]]:
@@ -127,12 +133,12 @@ def _conv_calls(case: ConvCase, dtype: torch.dtype) -> list[tuple[str, Any]]:
     g = torch.empty(graph.num_nodes, problem.dim_out, dtype=dtype, device="meta")
     rest = *graph, problem.text
     return [
-        ("forward", lambda: operators.triton_conv._init_fn(*p, *rest)),
-        ("gradient", lambda: operators.triton_conv_gradient._init_fn(*p, g, *rest, True, True, True)),
-        ("tangent", lambda: operators.triton_conv_tangent._init_fn(*p, *p, *rest)),
+        ("forward", lambda: operators.conv.triton_conv._init_fn(*p, *rest)),
+        ("gradient", lambda: operators.conv.triton_conv_gradient._init_fn(*p, g, *rest, True, True, True)),
+        ("tangent", lambda: operators.conv.triton_conv_tangent._init_fn(*p, *p, *rest)),
         (
             "gradient tangent",
-            lambda: operators.triton_conv_gradient_tangent._init_fn(*p, g, *p, *rest, True, True, True),
+            lambda: operators.conv.triton_conv_gradient_tangent._init_fn(*p, g, *p, *rest, True, True, True),
         ),
     ]
 
@@ -143,11 +149,11 @@ def _harmonics_arguments(case: HarmonicsCase) -> tuple[Any, ...]:
 
 def _calls_with_vjp(name: str, dim_in: int, dim_out: int, dtype: torch.dtype, *rest: Any) -> list[tuple[str, Any]]:
     x, g = (torch.empty(1000, dim, dtype=dtype, device="meta") for dim in (dim_in, dim_out))
-    operator = f"triton_{name}"
+    module, operator = getattr(operators, name), f"triton_{name}"
     return [
-        ("forward", lambda: getattr(operators, operator)._init_fn(x, *rest)),
-        ("gradient", lambda: getattr(operators, f"{operator}_vjp")._init_fn(x, g, *rest)),
-        ("gradient tangent", lambda: getattr(operators, f"{operator}_vjp_grad")._init_fn(x, g, x, *rest)),
+        ("forward", lambda: getattr(module, operator)._init_fn(x, *rest)),
+        ("gradient", lambda: getattr(module, f"{operator}_vjp")._init_fn(x, g, *rest)),
+        ("gradient tangent", lambda: getattr(module, f"{operator}_vjp_grad")._init_fn(x, g, x, *rest)),
     ]
 
 

@@ -1,5 +1,5 @@
 // Every operator's schema in one place, and the thin layer between torch tensors and the kernels' plain pointers (for
-// engine, gate, spherical_harmonics and tensor_product: operator.cpp in their folders).
+// engine, gate, radial, spherical_harmonics and tensor_product: operator.cpp in their folders).
 // LibTorch's stable ABI only: one binary serves torch 2.10 and later, any Python, CPU or CUDA builds of torch.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -272,6 +272,11 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   lib.def("gate(Tensor x, str segments) -> Tensor");
   lib.def("gate_vjp(Tensor x, Tensor g, str segments) -> Tensor");
   lib.def("gate_vjp_grad(Tensor x, Tensor g, Tensor c, str segments) -> (Tensor, Tensor)");
+  lib.def("radial(Tensor x, float p, float factor, Tensor roots, bool single) -> Tensor");
+  lib.def("radial_vjp(Tensor x, Tensor g, float p, float factor, Tensor roots, bool single) -> Tensor");
+  lib.def(
+      "radial_vjp_grad(Tensor x, Tensor g, Tensor c, float p, float factor, Tensor roots, bool single) -> "
+      "(Tensor, Tensor)");
   lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
   lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
   lib.def("engine_create(Tensor weights, int[] integers, bool is_double) -> int");

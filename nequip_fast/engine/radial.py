@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nequip_fast.engine.program import Envelope, RadialBasis, RadialNetwork
-from nequip_fast.nn.radial import polynomial_cutoff
 from nequip_fast.ops.gate import ACTIVATIONS
+from nequip_fast.ops.radial import polynomial_cutoff
 
 TOO_CLOSE = 0.5  # Å, less than any bond: what the radial networks do there was never trained, and may vary quickly
 _NEAREST = 1e-4  # of the first interval: where the first knot is evaluated, the basis being 0/0 at 0

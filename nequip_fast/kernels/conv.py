@@ -12,6 +12,16 @@ term of the product rule; ALONG_X, ALONG_Y, ALONG_W say which of the three are n
 import triton
 import triton.language as tl
 
+from nequip_fast.kernels.blocks import (
+    add_at,
+    add_dot,
+    add_products,
+    added,
+    load_components,
+    plus_times,
+    times,
+    zeros,
+)
 from nequip_fast.kernels.table import (
     blocks_before,
     channels_of,
@@ -48,7 +58,7 @@ def sum_over_edges(
         if (block >= blocks_before(TABLE, GROUP, CHANNELS)) & (block < blocks_before(TABLE, GROUP + 1, CHANNELS)):
             channel = (block - blocks_before(TABLE, GROUP, CHANNELS)) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
             inside = channel < channels_of(TABLE, GROUP)
-            sums = _zeros(components_before(TABLE, GROUP, count_outputs(TABLE, GROUP)), EDGES, CHANNELS, out)
+            sums = zeros(components_before(TABLE, GROUP, count_outputs(TABLE, GROUP)), EDGES, CHANNELS, out)
             for start in range(begin, end, EDGES):
                 place = start + tl.arange(0, EDGES)[:, None]
                 real = place < end
@@ -77,54 +87,27 @@ def _add_messages(
     N1: tl.constexpr = path_entry(TABLE, GROUP, PATH, 5)
     STRIDE: tl.constexpr = channels_of(TABLE, GROUP)
     at_w += path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
-    source = _load_components(x + at_x + COLUMN_X, mask, N1, STRIDE)
+    source = load_components(x + at_x + COLUMN_X, mask, N1, STRIDE)
     weighted = source
     if WEIGHTED:
         weight = tl.load(w + at_w, mask=mask, other=0.0)
-        weighted = _times(source, weight, N1)
+        weighted = times(source, weight, N1)
     y_row = y + at_y + COLUMN_Y
     if not (ALONG_X or ALONG_Y or ALONG_W):
-        sums = _add_products(sums, weighted, y_row, real, TABLE, GROUP, PATH, FIRST)
+        sums = add_products(sums, weighted, y_row, real, TABLE, GROUP, PATH, FIRST)
     if ALONG_X:
-        along = _load_components(dx + at_x + COLUMN_X, mask, N1, STRIDE)
+        along = load_components(dx + at_x + COLUMN_X, mask, N1, STRIDE)
         if WEIGHTED:
-            along = _times(along, weight, N1)
+            along = times(along, weight, N1)
             if ALONG_W:
-                along = _plus_times(along, source, tl.load(dw + at_w, mask=mask, other=0.0), N1)
-        sums = _add_products(sums, along, y_row, real, TABLE, GROUP, PATH, FIRST)
+                along = plus_times(along, source, tl.load(dw + at_w, mask=mask, other=0.0), N1)
+        sums = add_products(sums, along, y_row, real, TABLE, GROUP, PATH, FIRST)
     elif ALONG_W and WEIGHTED:
-        along = _times(source, tl.load(dw + at_w, mask=mask, other=0.0), N1)
-        sums = _add_products(sums, along, y_row, real, TABLE, GROUP, PATH, FIRST)
+        along = times(source, tl.load(dw + at_w, mask=mask, other=0.0), N1)
+        sums = add_products(sums, along, y_row, real, TABLE, GROUP, PATH, FIRST)
     if ALONG_Y:
-        sums = _add_products(sums, weighted, dy + at_y + COLUMN_Y, real, TABLE, GROUP, PATH, FIRST)
+        sums = add_products(sums, weighted, dy + at_y + COLUMN_Y, real, TABLE, GROUP, PATH, FIRST)
     return sums
-
-
-@triton.jit
-def _add_products(
-    sums, source, y_row, real, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr, FIRST: tl.constexpr
-):
-    """``sums`` with Σ_{m1} source[m1] M(m1, m3) added from component FIRST on."""
-    for M3 in tl.static_range(path_entry(TABLE, GROUP, PATH, 7)):
-        total = sums[FIRST + M3]
-        for I in tl.static_range(count_m1(TABLE, GROUP, PATH, M3)):
-            total += source[m1_of(TABLE, GROUP, PATH, M3, I)] * _matrix_element(y_row, real, TABLE, GROUP, PATH, M3, I)
-        sums = _replaced(sums, FIRST + M3, total)
-    return sums
-
-
-@triton.jit
-def _matrix_element(
-    y_row, real, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr, M3: tl.constexpr, I: tl.constexpr
-):
-    """M(m1, m3) of a block of edges [EDGES, 1]."""
-    total = coefficient_of(TABLE, GROUP, PATH, M3, I, 0) * tl.load(
-        y_row + m2_of(TABLE, GROUP, PATH, M3, I, 0), mask=real, other=0.0
-    )
-    for K in tl.static_range(1, count_terms(TABLE, GROUP, PATH, M3, I)):
-        element = tl.load(y_row + m2_of(TABLE, GROUP, PATH, M3, I, K), mask=real, other=0.0)
-        total += coefficient_of(TABLE, GROUP, PATH, M3, I, K) * element
-    return total
 
 
 @triton.jit
@@ -156,7 +139,7 @@ def gradients_of_edges(
     at_g = tl.load(receiver + edge, mask=real, other=0) * WIDTH_OUT
     for GROUP in tl.static_range(count_groups(TABLE)):
         if group == GROUP:
-            sums = _zeros(WIDTH_Y, EDGES, CHANNELS, y)
+            sums = zeros(WIDTH_Y, EDGES, CHANNELS, y)
             for start in range(0, channels_of(TABLE, GROUP), CHANNELS):
                 channel = start + tl.arange(0, CHANNELS)[None, :]
                 mask = real & (channel < channels_of(TABLE, GROUP))
@@ -190,27 +173,27 @@ def _add_gradients(
     N3: tl.constexpr = path_entry(TABLE, GROUP, PATH, 7)
     STRIDE: tl.constexpr = channels_of(TABLE, GROUP)
     COLUMN_G: tl.constexpr = output_column(TABLE, GROUP, path_entry(TABLE, GROUP, PATH, 4))
-    arriving = _load_components(g + at_g + COLUMN_G, mask, N3, STRIDE)
-    h = _coupled(_load_components(x + at_x + COLUMN_X, mask, N1, STRIDE), arriving, TABLE, GROUP, PATH)
+    arriving = load_components(g + at_g + COLUMN_G, mask, N3, STRIDE)
+    h = _coupled(load_components(x + at_x + COLUMN_X, mask, N1, STRIDE), arriving, TABLE, GROUP, PATH)
     along = h  # what y and w multiply as they are
     if ALONG_X:
-        along = _coupled(_load_components(dx + at_x + COLUMN_X, mask, N1, STRIDE), arriving, TABLE, GROUP, PATH)
+        along = _coupled(load_components(dx + at_x + COLUMN_X, mask, N1, STRIDE), arriving, TABLE, GROUP, PATH)
     PLAIN: tl.constexpr = ALONG_X or not (ALONG_Y or ALONG_W)
     at_w += path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
     if WANT_W and WEIGHTED:
         total = tl.zeros_like(h[0])
         if PLAIN:
-            total = _add_dot(total, along, y + at_y + COLUMN_Y, real, N2)
+            total = add_dot(total, along, y + at_y + COLUMN_Y, real, N2)
         if ALONG_Y:
-            total = _add_dot(total, h, dy + at_y + COLUMN_Y, real, N2)
+            total = add_dot(total, h, dy + at_y + COLUMN_Y, real, N2)
         tl.store(to_w + at_w, total, mask=mask)
     if WANT_Y:
         if PLAIN:
             if WEIGHTED:
-                along = _times(along, tl.load(w + at_w, mask=mask, other=0.0), N2)
-            sums = _added(sums, along, COLUMN_Y, N2)
+                along = times(along, tl.load(w + at_w, mask=mask, other=0.0), N2)
+            sums = added(sums, along, COLUMN_Y, N2)
         if ALONG_W and WEIGHTED:
-            sums = _added(sums, _times(h, tl.load(dw + at_w, mask=mask, other=0.0), N2), COLUMN_Y, N2)
+            sums = added(sums, times(h, tl.load(dw + at_w, mask=mask, other=0.0), N2), COLUMN_Y, N2)
     return sums
 
 
@@ -224,66 +207,7 @@ def _coupled(source, arriving, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: t
         for I in tl.static_range(count_m1(TABLE, GROUP, PATH, M3)):
             product = source[m1_of(TABLE, GROUP, PATH, M3, I)] * arriving[M3]
             for K in tl.static_range(count_terms(TABLE, GROUP, PATH, M3, I)):
-                h = _add_at(
+                h = add_at(
                     h, m2_of(TABLE, GROUP, PATH, M3, I, K), coefficient_of(TABLE, GROUP, PATH, M3, I, K) * product
                 )
     return h
-
-
-# --- building blocks: tuples of blocks, one for each component ---
-
-
-@triton.jit
-def _zeros(COUNT: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr, like):
-    values = ()
-    for _ in tl.static_range(COUNT):
-        values = values + (tl.zeros((EDGES, CHANNELS), like.dtype.element_ty),)
-    return values
-
-
-@triton.jit
-def _load_components(row, mask, COUNT: tl.constexpr, STRIDE: tl.constexpr):
-    values = ()
-    for M in tl.static_range(COUNT):
-        values = values + (tl.load(row + M * STRIDE, mask=mask, other=0.0),)
-    return values
-
-
-@triton.jit
-def _times(values, factor, COUNT: tl.constexpr):
-    result = ()
-    for M in tl.static_range(COUNT):
-        result = result + (values[M] * factor,)
-    return result
-
-
-@triton.jit
-def _plus_times(values, others, factor, COUNT: tl.constexpr):
-    result = ()
-    for M in tl.static_range(COUNT):
-        result = result + (values[M] + others[M] * factor,)
-    return result
-
-
-@triton.jit
-def _replaced(values, INDEX: tl.constexpr, value):
-    return values[:INDEX] + (value,) + values[INDEX + 1 :]
-
-
-@triton.jit
-def _add_at(values, INDEX: tl.constexpr, value):
-    return _replaced(values, INDEX, values[INDEX] + value)
-
-
-@triton.jit
-def _added(sums, values, FIRST: tl.constexpr, COUNT: tl.constexpr):
-    for M in tl.static_range(COUNT):
-        sums = _add_at(sums, FIRST + M, values[M])
-    return sums
-
-
-@triton.jit
-def _add_dot(total, values, row, real, COUNT: tl.constexpr):
-    for M in tl.static_range(COUNT):
-        total += values[M] * tl.load(row + M, mask=real, other=0.0)
-    return total

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from nequip_fast.kernels.activations import activate
+from nequip_fast.kernels.blocks import rows_of_program
 from nequip_fast.kernels.table import decoded
 
 
@@ -29,7 +30,7 @@ def gate(
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """out [rows, WIDTH_OUT]."""
-    row, real = _rows_of_program(rows, ROWS)
+    row, real = rows_of_program(tl.program_id(0), rows, ROWS)
     for SEGMENT in tl.static_range(count_segments(SEGMENTS)):
         for start in range(0, segment_entry(SEGMENTS, SEGMENT, 3), CHANNELS):
             _gate_segment(out + row * WIDTH_OUT, x + row * WIDTH_IN, real, start, SEGMENTS, SEGMENT, CHANNELS)
@@ -61,7 +62,7 @@ def gate_vjp(
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """to_x [rows, WIDTH_IN]: the derivative of g · gate by x."""
-    row, real = _rows_of_program(rows, ROWS)
+    row, real = rows_of_program(tl.program_id(0), rows, ROWS)
     for SEGMENT in tl.static_range(count_segments(SEGMENTS)):
         for start in range(0, segment_entry(SEGMENTS, SEGMENT, 3), CHANNELS):
             _gate_vjp_segment(
@@ -98,7 +99,7 @@ def gate_vjp_grad(
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """to_x [rows, WIDTH_IN] and to_g [rows, WIDTH_OUT]: the derivatives of c · gate_vjp by x and g."""
-    row, real = _rows_of_program(rows, ROWS)
+    row, real = rows_of_program(tl.program_id(0), rows, ROWS)
     for SEGMENT in tl.static_range(count_segments(SEGMENTS)):
         for start in range(0, segment_entry(SEGMENTS, SEGMENT, 3), CHANNELS):
             _gate_vjp_grad_segment(
@@ -133,12 +134,6 @@ def _gate_vjp_grad_segment(
             tl.store(to_g + at_g + M, (along * value + along_scalar * gated * slope) * CONSTANT, mask=mask)
             to_scalar += cotangent * (along * slope + along_scalar * gated * curvature)
     tl.store(_scalars(to_x, channel, SEGMENTS, SEGMENT), to_scalar * CONSTANT, mask=mask)
-
-
-@triton.jit
-def _rows_of_program(rows, ROWS: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    return row, row < rows
 
 
 @triton.jit

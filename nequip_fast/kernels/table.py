@@ -53,7 +53,7 @@ class Table:
         coupled = [(path, _coupling(path, transposed)) for path in paths]
         groups = [_described(group) for group in _grouped(coupled)]
         self.count_groups = len(groups)
-        self.parts = [Part(some) for some in _together(groups)]
+        self.parts = [Part(some) for some in together(groups)]
         outputs = {column: group[0] * components for group in groups for column, components in group[1]}
         self.covers_output = sum(outputs.values()) == self.width_out
 
@@ -202,12 +202,12 @@ def _grouped(coupled: Sequence[Coupled]) -> list[list[Coupled]]:
     return groups
 
 
-def _together(groups: Sequence[Any]) -> list[list[Any]]:
+def together(groups: Sequence[Any]) -> list[list[Any]]:
     """Groups in a row with no more coefficients than a kernel should have, or one with more."""
     parts: list[list[Any]] = []
     free = 0
     for group in groups:
-        size = sum(len(terms) for *_, components in group[2] for component in components for _, terms in component)
+        size = sum(len(terms) for path in group[2] for component in path[8] for _, terms in component)
         if not parts or size > free:
             parts.append([])
             free = _LARGEST_PART
@@ -222,14 +222,14 @@ def _described(group: Sequence[Coupled]) -> list[Any]:
     rows = [
         [
             path.x, path.y, path.w, path.w_stride, numbers[path.out],
-            2 * path.l1 + 1, 2 * path.l2 + 1, 2 * path.l3 + 1, _components(coupling),
+            2 * path.l1 + 1, 2 * path.l2 + 1, 2 * path.l3 + 1, coupled_components(coupling),
         ]
         for path, coupling in group
     ]  # fmt: skip
     return [group[0][0].mul, [list(item) for item in outputs.items()], rows]
 
 
-def _components(coupling: torch.Tensor) -> list[Any]:
+def coupled_components(coupling: torch.Tensor) -> list[Any]:
     """For each m3 the m1 that reach it, with the m2 and the coefficients."""
     n1, _, n3 = coupling.shape
     result = []

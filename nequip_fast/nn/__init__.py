@@ -14,9 +14,10 @@ from nequip_fast.nn.interaction import ConvNetLayer, InteractionBlock, LayerSett
 from nequip_fast.nn.mlp import ScalarMLP
 from nequip_fast.nn.norm_activation import NormActivation
 from nequip_fast.nn.pair_potential import ZBL
-from nequip_fast.nn.radial import BesselBasis, EdgeLengthNormalizer, polynomial_cutoff
+from nequip_fast.nn.radial import BesselBasis, EdgeLengthNormalizer
 from nequip_fast.nn.scale_shift import PerTypeScaleShift
 from nequip_fast.nn.tensor_product_conv import TensorProductConv
+from nequip_fast.ops.radial import polynomial_cutoff
 
 __all__ = [
     "ZBL",

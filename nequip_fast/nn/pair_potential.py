@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nequip_fast.errors import InputError, nearest
-from nequip_fast.nn.radial import check_cutoff_exponent, polynomial_cutoff
+from nequip_fast.nn.radial import check_cutoff_exponent
+from nequip_fast.ops.radial import polynomial_cutoff
 
 _TABLE = (
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "

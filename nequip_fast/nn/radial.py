@@ -5,19 +5,13 @@ Everything here is float64; the features are cast to the model's precision once,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nequip_fast.errors import InputError, nearest
-
-
-def polynomial_cutoff(x: Tensor, p: float) -> Tensor:
-    """``1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2)`` for x < 1, else 0 (DimeNet, arXiv:2003.03123)."""
-    a, b, c = -(p + 1.0) * (p + 2.0) / 2.0, p * (p + 2.0), -p * (p + 1.0) / 2.0
-    return (1.0 + x.pow(p) * (a + x * (b + x * c))) * (x < 1.0)
+from nequip_fast.ops.radial import radial
 
 
 def check_cutoff_exponent(p: float) -> float:
@@ -105,8 +99,7 @@ class BesselBasis(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised lengths [E, 1] float64, not zero -> features [E, num_bessels]."""
-        envelope = polynomial_cutoff(x, self.p) * (self.factor / math.pi) / x
-        return (torch.sin(x * (self.bessel_weights * math.pi)) * envelope).to(self.dtype)
+        return radial(x, self.bessel_weights.squeeze(0).double(), self.p, self.factor, self.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.bessel_weights.shape[1]}, p={self.p:g}"

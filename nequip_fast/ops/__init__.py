@@ -6,6 +6,7 @@ from nequip_fast.ops.gate import GateProblem, GateSegment, gate
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem, Path
 from nequip_fast.ops.product_paths import ProductPath, ProductProblem
+from nequip_fast.ops.radial import radial
 from nequip_fast.ops.segment_sum import segment_sum
 from nequip_fast.ops.spherical_harmonics import spherical_harmonics
 from nequip_fast.ops.tensor_product import tensor_product
@@ -21,6 +22,7 @@ __all__ = [
     "conv",
     "gate",
     "get_backend",
+    "radial",
     "segment_sum",
     "set_backend",
     "spherical_harmonics",

@@ -23,9 +23,10 @@ BACKENDS = ("auto", "reference", "cpu", "cuda", "triton")
 KERNELS = {  # operator -> the backends that have kernels for it
     "spherical_harmonics": ("cpu", "triton"),
     "conv": ("cpu", "triton"),
-    "tensor_product": ("cpu",),
+    "tensor_product": ("cpu", "triton"),
     "segment_sum": ("cpu", "cuda", "triton"),
     "gate": ("cpu", "triton"),
+    "radial": ("cpu", "triton"),
 }
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # the backends of a device, the faster ones first
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"

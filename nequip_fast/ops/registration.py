@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
@@ -36,7 +37,8 @@ def compiled_operator(
         setup: what is kept for the derivative, ``(ctx, inputs, output)``.
         backward: the derivative, ``(ctx, *cotangents)``.
         vmap: the mapping, ``(info, in_dims, *arguments)``. Without it the mapped dimension joins the leading ones:
-            for operators whose tensors come first among the arguments, each [..., d] with the same leading dimensions.
+            for operators whose tensors come first among the arguments, each [..., d] with the same leading dimensions,
+            and then something that is no tensor.
 
     Returns:
         The operator, which takes the shortest way, since torch.library's takes as long as a small kernel: an autograd
@@ -50,8 +52,7 @@ def compiled_operator(
     def leading(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
         tensors = [
             a.expand(info.batch_size, *a.shape) if dim is None else a.movedim(dim, 0)
-            for a, dim in zip(arguments, in_dims, strict=True)
-            if isinstance(a, Tensor)
+            for a, dim in takewhile(lambda pair: isinstance(pair[0], Tensor), zip(arguments, in_dims, strict=True))
         ]
         result = call(*tensors, *arguments[len(tensors) :])
         return result, (0,) * len(result) if isinstance(result, tuple) else 0

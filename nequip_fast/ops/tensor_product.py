@@ -19,6 +19,7 @@ from torch import Tensor
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
 from nequip_fast.ops.product_paths import MODES, ProductProblem
+from nequip_fast.ops.registration import by_backend
 from nequip_fast.ops.trilinear import TrilinearOperator
 
 
@@ -40,9 +41,10 @@ def tensor_product(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> 
         InputError: shapes, dtypes or devices do not fit, or the backend chosen by name cannot serve.
     """
     _check(x, y, w, problem)
-    if backend.choose("tensor_product", x) == "reference":
+    chosen = backend.choose("tensor_product", x)
+    if chosen == "reference":
         return tensor_product_reference(x, y, w, problem)
-    return _product(x, y, w, problem.text)
+    return _product[chosen](x, y, w, problem.text)
 
 
 def tensor_product_reference(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> Tensor:
@@ -87,17 +89,22 @@ def _check(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> None:
 # --- vmap: the mapped axis becomes part of the batch ---
 
 
-def _product_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, text: str) -> Any:
+def _product_vmap(
+    product: TrilinearOperator, info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, text: str
+) -> Any:
     size = info.batch_size
     operands = _mapped_first((x, y, w), in_dims)
     batch = _mapped_batch(operands, in_dims)
     if _maps_shared_weights(operands[2], in_dims[2], batch):
-        return torch.stack([_product(*_slice(operands, in_dims, k), text) for k in range(size)]), 0
+        return torch.stack([product(*_slice(operands, in_dims, k), text) for k in range(size)]), 0
     flat = [_flatten(t, dim, size, batch) for t, dim in zip(operands, in_dims, strict=False)]
-    return _product(*flat, text).view(size, batch, -1), 0
+    return product(*flat, text).view(size, batch, -1), 0
 
 
-def _gradient_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w: Tensor, g: Tensor, *rest: Any) -> Any:
+def _gradient_vmap(
+    product: TrilinearOperator, info: Any, in_dims: tuple[Any, ...],
+    x: Tensor, y: Tensor, w: Tensor, g: Tensor, *rest: Any,
+) -> Any:  # fmt: skip
     size = info.batch_size
     need = rest[-3:]
     operands = _mapped_first((x, y, w, g), in_dims)
@@ -110,14 +117,14 @@ def _gradient_vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, w:
     ]
     out_dims = tuple(0 if needed else None for needed in need)
     if _maps_shared_weights(operands[2], dims[2], batch):
-        slices = [_product.product_gradient(*_slice(operands, dims, k), *rest) for k in range(size)]
+        slices = [product.product_gradient(*_slice(operands, dims, k), *rest) for k in range(size)]
         stacked = [
             torch.stack(some) if needed else some[0]
             for some, needed in zip(zip(*slices, strict=True), need, strict=True)
         ]
         return tuple(stacked), out_dims
     flat = [_flatten(t, dim, size, batch) for t, dim in zip(operands, dims, strict=True)]
-    grads = list(_product.product_gradient(*flat, *rest))
+    grads = list(product.product_gradient(*flat, *rest))
     for i, needed in enumerate(need):
         if needed:
             grads[i] = grads[i].view(size, batch, -1)
@@ -155,4 +162,13 @@ def _fake(x: Tensor, y: Tensor, w: Tensor, text: str) -> Tensor:
     return x.new_empty(batch_size(x, y, w), ProductProblem.from_text(text).dim_out)
 
 
-_product = TrilinearOperator("tensor_product", ProductProblem, _fake, vmap=_product_vmap, gradient_vmap=_gradient_vmap)
+def _registered(prefix: str) -> TrilinearOperator:
+    product: TrilinearOperator = TrilinearOperator(
+        f"{prefix}tensor_product", ProductProblem, _fake,
+        vmap=lambda *mapped: _product_vmap(product, *mapped),
+        gradient_vmap=lambda *mapped: _gradient_vmap(product, *mapped),
+    )  # fmt: skip
+    return product
+
+
+_product = by_backend(_registered)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from nequip_fast.data import keys
 from nequip_fast.engine.program import NO_GATE, NORM, GateStep, Layer, LinearMap, Program, RadialBasis
-from nequip_fast.nn.radial import polynomial_cutoff
 from nequip_fast.ops.gate import ACTIVATIONS
+from nequip_fast.ops.radial import polynomial_cutoff
 
 Segments = list[Tensor]  # each [nodes, mul, 2l + 1]
 

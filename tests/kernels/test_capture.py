@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 triton = pytest.importorskip("triton")
 
-from nequip_fast.ops import ConvProblem, GateProblem, GateSegment, backend  # noqa: E402
+from nequip_fast.ops import ConvProblem, GateProblem, GateSegment, ProductPath, ProductProblem, backend  # noqa: E402
 
 pytestmark = pytest.mark.skipif(backend.INTERPRETED, reason="interpreted kernels are no part of a graph")
 
@@ -79,3 +79,25 @@ def test_the_other_operators_are_their_kernels(driver):
         assert written == [("gate", ("out",))]
         written, _ = nodes(lambda *t: ops.triton_segment_sum(*t), m, pointer, order, order)
         assert written == [("segment_sum", ("out",))]
+        length, roots = (torch.empty(shape, device="cuda", dtype=torch.float64) for shape in ((30, 1), (8,)))
+        written, _ = nodes(lambda x: ops.triton_radial(x, 6.0, 1.0, roots, True), length)
+        assert written == [("radial", ("out",))]
+
+
+def test_tensor_product_is_its_kernels(driver):
+    """Forward and gradients, weights shared or not."""
+    from nequip_fast.kernels import operators  # noqa: F401
+
+    path = ProductPath("uvw", 1, 0, 1, 3, 2, 3, 0, 0, 0, 0, 1.0)
+    problem, ops = ProductProblem([path], 9, 2, 18, 9), torch.ops.nequip_fast
+    for rows, last in ((1, "contract_weights"), (30, "contract_weights_of_rows")):
+        with FakeTensorMode():
+            x, y, w, g = (torch.empty(shape, device="cuda") for shape in ((30, 9), (30, 2), (rows, 18), (30, 9)))
+            written, others = nodes(lambda *t: ops.triton_tensor_product(*t, problem.text), x, y, w)
+            assert written == [("contract", ("out",))]
+            assert not any("nequip_fast" in name for name in others)
+            written, others = nodes(
+                lambda *t: ops.triton_tensor_product_gradient(*t, problem.text, True, True, True), x, y, w, g
+            )
+            assert written == [("contract", ("out",)), ("contract", ("out",)), (last, ("out",))]
+            assert not any("nequip_fast" in name for name in others)

@@ -8,12 +8,17 @@ from nequip_fast.ops import (
     GateProblem,
     GateSegment,
     Graph,
+    ProductPath,
+    ProductProblem,
     conv,
     gate,
+    radial,
     segment_sum,
     spherical_harmonics,
+    tensor_product,
     use_backend,
 )
+from nequip_fast.ops.product_paths import MODES
 from tests.helpers import TRIPLES, all_paths, inputs, random_graph, relative_error
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -78,6 +83,31 @@ def test_gate(activation, dtype):
     segments = [GateSegment(40, -1, 0, 33, 1, "silu", 1.7), GateSegment(0, 33, 33, 7, 3, activation, 0.8)]
     problem = GateProblem([segments[0], segments[1]._replace(gate=21)], 73)
     compare(lambda x: gate(x, problem), [torch.randn(500, 73, dtype=dtype, device="cuda", requires_grad=True)], dtype)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("rows", [(300, 300, 1), (40, 40, 40), (1, 40, 40), (40, 1, 1)], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_tensor_product(mode, rows, dtype):
+    """Every mode, with channels that fill no block and some that fill more than one; rows shared or not."""
+    alike = mode in ("uuw", "uuu", "uvu<v", "u<vw")
+    mul1, mul2 = 35, 35 if alike else 5
+    mul3 = {"uvu": mul1, "uvv": mul2, "uuu": mul1, "uvuv": mul1 * mul2, "uvu<v": mul1 * (mul1 - 1) // 2}.get(mode, 33)
+    path = ProductPath(mode, 2, 1, 2, mul1, mul2, mul3, 0, 0, 0, 0, 1.0)
+    size = int(torch.tensor(path.weight_shape).prod())
+    problem = ProductProblem([path], 5 * mul1, 3 * mul2, size, 5 * mul3)
+    dims = problem.dim_x, problem.dim_y, problem.dim_w
+    tensors = [
+        torch.randn(n, dim, dtype=dtype, device="cuda").requires_grad_() for n, dim in zip(rows, dims, strict=True)
+    ]
+    compare(lambda *t: tensor_product(*t, problem), tensors, dtype)
+
+
+@pytest.mark.parametrize("p", [2.0, 6.0])
+def test_radial(p):
+    x = torch.linspace(0.02, 1.1, 999, dtype=torch.float64, device="cuda").unsqueeze(1).requires_grad_()
+    roots = torch.arange(1, 9, dtype=torch.float64, device="cuda")
+    compare(lambda x: radial(x, roots, p), [x], torch.float64)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)

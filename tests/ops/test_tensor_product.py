@@ -20,7 +20,7 @@ from nequip_fast.ops import ProductPath, ProductProblem, tensor_product, use_bac
 from nequip_fast.ops.description import describe
 from nequip_fast.ops.product_paths import MODES
 from nequip_fast.ops.tensor_product import batch_size, tensor_product_reference
-from tests.helpers import TRIPLES, relative_error
+from tests.helpers import KERNELS, TRIPLES, operator, relative_error
 
 MULTIPLICITIES = {  # of x, y and the output in each mode; odd ones, so that no vector is ever full
     "uvw": (5, 3, 7),
@@ -81,7 +81,7 @@ def assert_equals_oracle(problem, oracle, rows, batch):
     """The kernel against e3nn: values and first derivatives to 1e-12, second to 1e-10."""
     tensors = inputs(problem, rows)
     cotangent = torch.randn(batch, problem.dim_out, dtype=torch.float64, requires_grad=True)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         ours = derivatives(lambda x, y, w: tensor_product(x, y, w, problem), tensors, cotangent)
     theirs = derivatives(lambda *t: oracle(*(a.expand(batch, -1) for a in t)), tensors, cotangent)
     assert relative_error(ours[0], theirs[0]) < 1e-12
@@ -89,8 +89,19 @@ def assert_equals_oracle(problem, oracle, rows, batch):
     assert all(relative_error(a, b) < 1e-10 for a, b in zip(ours[2], theirs[2], strict=True))
 
 
-@pytest.mark.parametrize(("mode", "weights"), KINDS)
-@pytest.mark.parametrize("degrees", [*TRIPLES, (5, 3, 4), (6, 6, 6), (2, 5, 6)], ids=str)
+DEGREES = [*TRIPLES, (5, 3, 4), (6, 6, 6), (2, 5, 6)]
+too_large = pytest.mark.skipif(KERNELS != "cpu", reason="takes hours where kernels are interpreted")
+
+
+@pytest.mark.parametrize(
+    ("mode", "weights", "degrees"),
+    [
+        pytest.param(*kind, degrees, id=f"{kind}-{degrees}")
+        for i, degrees in enumerate(DEGREES)
+        for j, kind in enumerate(KINDS)
+        if KERNELS == "cpu" or (i + j) % len(KINDS) == 0  # interpreted, each path in one mode
+    ],
+)
 def test_equals_e3nn(mode, weights, degrees):
     """Every mode, with and without weights, for all compiled degrees and some that are not; a tile and a bit."""
     problem, oracle = one_path(mode, degrees, weights)
@@ -102,7 +113,7 @@ ROWS = [(21, 21, 1), (1, 21, 21), (21, 1, 21), (1, 1, 21), (1, 21, 1), (21, 1, 1
 
 @pytest.mark.parametrize("rows", ROWS, ids=str)
 @pytest.mark.parametrize(("mode", "weights"), KINDS)
-@pytest.mark.parametrize("degrees", [(2, 1, 2), (1, 6, 5)], ids=str)
+@pytest.mark.parametrize("degrees", [(2, 1, 2), (1, 6, 5)] if KERNELS == "cpu" else [(1, 0, 1)], ids=str)
 def test_shared_rows(mode, weights, degrees, rows, isa):
     """One row stands for all and its gradient is a sum over them, with every instruction set."""
     problem, oracle = one_path(mode, degrees, weights)
@@ -137,7 +148,7 @@ def problems(draw):
     return ProductProblem(paths, starts[0][-1], starts[1][-1], dim_w, width)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 if KERNELS == "cpu" else 15, deadline=None)
 @given(problem=problems(), batch=st.integers(0, 70), shared=st.tuples(*[st.booleans()] * 3), repeats=st.booleans())
 def test_any_paths(problem, batch, shared, repeats):
     """Generated paths and batches, all derivatives against the plain-torch definition."""
@@ -146,7 +157,7 @@ def test_any_paths(problem, batch, shared, repeats):
         tensors = with_repeats(tensors)
     cotangent = torch.randn(batch_size(*tensors), problem.dim_out, dtype=torch.float64, requires_grad=True)
     results = []
-    for name in ("cpu", "reference"):
+    for name in (KERNELS, "reference"):
         with use_backend(name):
             # the zero joins operands that no path uses to the graph
             value = tensor_product(*tensors, problem) + 0 * sum(t.square().sum() for t in tensors)
@@ -163,7 +174,7 @@ def test_no_samples(rows):
     """An empty batch gives an empty product, and a gradient of zero to what would have been shared."""
     problem, _ = one_path("uvw", (1, 1, 2))
     tensors = inputs(problem, rows)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         out = tensor_product(*tensors, problem)
         first = torch.autograd.grad(out.sum(), tensors, create_graph=True)
         torch.autograd.grad(sum((g**2).sum() for g in first), tensors, allow_unused=True)
@@ -179,7 +190,7 @@ def test_float32(mode, weights, isa):
     for rows in ((40, 40, 40), (40, 40, 1)):
         tensors = inputs(problem, rows, torch.float32)
         cotangent = torch.randn(40, problem.dim_out)
-        with use_backend("cpu"):
+        with use_backend(KERNELS):
             value = tensor_product(*tensors, problem)
             first = torch.autograd.grad(value, tensors, cotangent)
         exact = [t.detach().double().requires_grad_() for t in tensors]
@@ -202,7 +213,7 @@ def test_finite_differences(mode, weights, rows):
     def function(*t):
         return tensor_product(*(t if len(t) == 3 else (*t, t[0].new_empty(1, 0))), problem)
 
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         assert torch.autograd.gradcheck(function, tensors)
         assert torch.autograd.gradgradcheck(function, tensors)
 
@@ -237,12 +248,23 @@ MODULES = {
 }
 
 
-@pytest.fixture(params=MODULES)
-def module(request):
+def built(name):
     """One of e3nn's modules in float64, and its problem."""
     with default_dtype(torch.float64):
-        product = MODULES[request.param]()
+        product = MODULES[name]()
     return product, of_module(product)
+
+
+@pytest.fixture(params=MODULES)
+def module(request):
+    """Each of e3nn's modules."""
+    return built(request.param)
+
+
+@pytest.fixture(params=MODULES if KERNELS == "cpu" else ["some_weights", "full_square"])
+def traced_module(request):
+    """Those that are called many times, fewer where kernels are interpreted."""
+    return built(request.param)
 
 
 def with_repeats(tensors):
@@ -259,7 +281,7 @@ def test_equals_e3nn_modules(module, repeats, isa):
     if repeats:
         tensors = with_repeats(tensors)
     cotangent = torch.randn(50, problem.dim_out, dtype=torch.float64, requires_grad=True)
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         ours = derivatives(lambda *t: tensor_product(*t, problem), tensors, cotangent)
     theirs = derivatives(lambda x, y, w: product._compiled_main_left_right(x, y, w[0]), tensors, cotangent)
     for a, b, bound in ((ours[:1], theirs[:1], 1e-12), (ours[1], theirs[1], 1e-12), (ours[2], theirs[2], 1e-10)):
@@ -274,7 +296,7 @@ def test_finite_differences_with_scalar_attributes(repeats):
     if repeats:
         with torch.no_grad():
             tensors[1][2:] = tensors[1][0]
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         assert torch.autograd.gradcheck(lambda *t: tensor_product(*t, problem), tensors)
         assert torch.autograd.gradgradcheck(lambda *t: tensor_product(*t, problem), tensors)
 
@@ -287,7 +309,7 @@ def test_derivatives_in_some_variables(variables, rows):
     tensors = [t.detach() for t in inputs(problem, rows)]
     cotangent = torch.randn(40, problem.dim_out, dtype=torch.float64)
     results = []
-    for backend in ("cpu", "reference"):
+    for backend in (KERNELS, "reference"):
         leaves = [t.clone().requires_grad_(name in variables) for name, t in zip("xyw", tensors, strict=True)]
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         with use_backend(backend):
@@ -300,12 +322,12 @@ def test_derivatives_in_some_variables(variables, rows):
 
 def test_forces_leave_the_weights_out(monkeypatch):
     """A backward pass that ends at the features does not compute the gradient of the parameters."""
-    operator = importlib.import_module("nequip_fast.ops.tensor_product")._product
+    operator = importlib.import_module("nequip_fast.ops.tensor_product")._product[KERNELS]
     problem, _ = one_path("uvw", (1, 1, 2))
     x, y, w = inputs(problem, (4, 4, 1))
     gradient, asked = operator.product_gradient, []
     monkeypatch.setattr(operator, "product_gradient", lambda *a: (asked.append(tuple(a[-3:])), gradient(*a))[1])
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         for variables in ((x,), (w,), (x, y, w)):
             torch.autograd.grad(tensor_product(x * 1, y * 1, w * 1, problem).sum(), variables)
         tensor_product(x * 1, y * 1, w, problem).sum().backward()
@@ -313,6 +335,7 @@ def test_forces_leave_the_weights_out(monkeypatch):
     assert w.grad is not None
 
 
+@pytest.mark.skipif(KERNELS != "cpu", reason="it is about the compiled kernels")
 def test_repeated_rows_cost_less():
     """Equal rows of y must be found: a batch of one type is many times faster than one of as many types as samples."""
     problem = of_module(o3.FullyConnectedTensorProduct("64x0e+64x1o", "32x0e", "64x0e+64x1o"))
@@ -336,7 +359,7 @@ def test_non_contiguous_inputs_and_cotangents():
     strided = [torch.stack([t, t], dim=-1)[..., 0].requires_grad_() for t in tensors]
     assert not any(t.is_contiguous() for t in strided)
     plain = [t.clone().requires_grad_() for t in tensors]
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         for some in (strided, plain):
             tensor_product(*some, problem).sum().backward()  # the cotangent of sum() is an expanded scalar
     for a, b in zip(strided, plain, strict=True):
@@ -351,7 +374,7 @@ def test_uncovered_columns_are_zero():
         tensors = inputs(problem, rows)
         poison = [torch.full((20, 14), float("nan"), dtype=torch.float64) for _ in range(8)]
         del poison
-        with use_backend("cpu"):
+        with use_backend(KERNELS):
             out = tensor_product(*tensors, problem)
             dx, dy, dw = torch.autograd.grad(out.sum(), tensors)
         for tensor, start, stop in ((out, 3, 12), (dx, 3, 12), (dy, 3, 9), (dw, 6, 12)):
@@ -362,10 +385,10 @@ def test_uncovered_columns_are_zero():
 
 def test_bit_identical_runs(isa):
     """Same bits twice for a given number of threads, and the same product with any."""
-    problem = of_module(MODULES["self_connection"]())
-    x, y, w = inputs(problem, (1500, 1500, 1), torch.float32)
+    problem, rows = of_module(MODULES["self_connection"]()), 1500 if KERNELS == "cpu" else 70
+    x, y, w = inputs(problem, (rows, rows, 1), torch.float32)
     repeated = with_repeats([x, y, w])[1]
-    cotangent = torch.randn(1500, problem.dim_out)
+    cotangent = torch.randn(rows, problem.dim_out)
     for attributes in (y, repeated):
         results = []
         for threads in (2, 2, 1):
@@ -376,6 +399,7 @@ def test_bit_identical_runs(isa):
         assert all(relative_error(a, b) < 1e-6 for a, b in zip(results[0], results[2], strict=True))
 
 
+@too_large
 def test_offsets_beyond_int32():
     """More than 2³¹ weights; only those of the last sample are not zero."""
     mul, batch = 2**20, 2**11 + 8
@@ -385,7 +409,7 @@ def test_offsets_beyond_int32():
     w[-1] = 2.0
     x = torch.ones(1, mul)
     problem = ProductProblem([ProductPath("uuw", 0, 0, 0, mul, mul, 1, 0, 0, 0, 0, 1.0)], mul, mul, mul, 1)
-    with torch.no_grad(), use_backend("cpu"):
+    with torch.no_grad(), use_backend(KERNELS):
         out = tensor_product(x, x, w, problem)
     assert not out[:-1].any()
     assert float(out[-1]) == 2.0 * mul
@@ -394,19 +418,19 @@ def test_offsets_beyond_int32():
 # --- torch's own requirements ---
 
 
-def test_opcheck(module):
+def test_opcheck(traced_module):
     """Schema, fake kernels, autograd registration and symbolic tracing of all four operators."""
-    _, problem = module
+    _, problem = traced_module
     x, y, w = inputs(problem, (5, 5, 1))
     g = torch.randn(5, problem.dim_out, dtype=torch.float64, requires_grad=True)
-    ops, opcheck = torch.ops.nequip_fast, torch.library.opcheck
+    opcheck = torch.library.opcheck
     dx, dy, dw = inputs(problem, (5, 5, 1))
-    opcheck(ops.tensor_product, (x, y, w, problem.text))
+    opcheck(operator("tensor_product"), (x, y, w, problem.text))
     for direction in ((dx, dy, dw), (None, dy, None)):
-        opcheck(ops.tensor_product_tangent, (x, y, w, *direction, problem.text))
+        opcheck(operator("tensor_product_tangent"), (x, y, w, *direction, problem.text))
         for want in ((True, True, True), (True, False, False)):
-            opcheck(ops.tensor_product_gradient, (x, y, w, g, problem.text, *want))
-            opcheck(ops.tensor_product_gradient_tangent, (x, y, w, g, *direction, problem.text, *want))
+            opcheck(operator("tensor_product_gradient"), (x, y, w, g, problem.text, *want))
+            opcheck(operator("tensor_product_gradient_tangent"), (x, y, w, g, *direction, problem.text, *want))
 
 
 def force_like(problem: ProductProblem):
@@ -419,9 +443,9 @@ def force_like(problem: ProductProblem):
     return function
 
 
-def test_make_fx_with_dynamic_shapes(module):
+def test_make_fx_with_dynamic_shapes(traced_module):
     """Traced once symbolically, right for other sizes."""
-    _, problem = module
+    _, problem = traced_module
     function = force_like(problem)
     example = inputs(problem, (31, 31, 1))  # as many rows as no operand has columns: equal sizes become one symbol
     traced = make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
@@ -456,7 +480,7 @@ def test_export():
     arguments = tuple(t.detach() for t in inputs(problem, (5, 5, 1)))
     batch = torch.export.Dim("batch", min=2)
     exported = torch.export.export(Module(), arguments, dynamic_shapes=({0: batch}, {0: batch}, None))
-    assert "nequip_fast.tensor_product" in str(exported.graph)
+    assert "tensor_product" in str(exported.graph)
     other = tuple(t.detach() for t in inputs(problem, (7, 7, 1)))
     torch.testing.assert_close(exported.module()(*other), Module()(*other))
 
@@ -487,7 +511,7 @@ def test_vmap(rows, in_dims):
 
     functions = [product, gradients, lambda *t: gradients(*t)[0], lambda *t: gradients(*t)[2], hessian_product]
     for function in functions:
-        with use_backend("cpu"):
+        with use_backend(KERNELS):
             mapped = pytree.tree_leaves(torch.func.vmap(function, in_dims)(*tensors))
         for k in range(size):
             slices = (t if dim is None else t.select(dim, k) for t, dim in zip(tensors, in_dims, strict=True))
@@ -501,7 +525,7 @@ def test_jacobians():
     """Batched cotangents, and torch.func's reverse mode, give the Jacobian of the definition."""
     problem, _ = one_path("uvw", (1, 1, 2), muls=(2, 1, 2))
     tensors = tuple(inputs(problem, (3, 3, 1)))
-    with use_backend("cpu"):
+    with use_backend(KERNELS):
         batched = torch.autograd.functional.jacobian(lambda *t: tensor_product(*t, problem), tensors, vectorize=True)
         reverse = torch.func.jacrev(lambda *t: tensor_product(*t, problem), argnums=(0, 1, 2))(*tensors)
     expected = torch.autograd.functional.jacobian(lambda *t: tensor_product_reference(*t, problem), tensors)
@@ -553,6 +577,7 @@ def test_paths_that_share_weights():
         ProductProblem([path._replace(w=14), path], 15, 9, 30, 15)
 
 
+@pytest.mark.skipif(KERNELS != "cpu", reason="it is about the compiled operator's own check")
 def test_kernels_refuse_paths_outside_the_rows():
     """The compiled operator checks its path table itself: a wrong one must not read past a row."""
     x, y, w = torch.randn(3, 4), torch.randn(3, 2), torch.randn(1, 8)

@@ -1,0 +1,126 @@
+"""``conv``."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from nequip_fast.kernels import conv, layout
+from nequip_fast.kernels.operators.launch import contiguous, indices, launch, operator
+from nequip_fast.kernels.table import Table, irreps, table
+
+KERNELS = [conv.sum_over_edges, conv.gradients_of_edges, layout.to_channel_last]
+
+
+@operator("nequip_fast::triton_conv", mutates_args={})
+def triton_conv(
+    x: Tensor, y: Tensor, w: Tensor, receiver: Tensor, sender: Tensor, receiver_ptr: Tensor, receiver_order: Tensor,
+    sender_ptr: Tensor, sender_order: Tensor, text: str,
+) -> Tensor:  # fmt: skip
+    """``conv``."""
+    walk = receiver_ptr, receiver_order, sender
+    return _sums(_channel_last(x, text, "x"), y, w, (None, None, None), walk, table(text))
+
+
+@operator("nequip_fast::triton_conv_tangent", mutates_args={})
+def triton_conv_tangent(
+    x: Tensor, y: Tensor, w: Tensor, dx: Tensor | None, dy: Tensor | None, dw: Tensor | None, receiver: Tensor,
+    sender: Tensor, receiver_ptr: Tensor, receiver_order: Tensor, sender_ptr: Tensor, sender_order: Tensor, text: str,
+) -> Tensor:  # fmt: skip
+    """Its derivative along (dx, dy, dw)."""
+    walk = receiver_ptr, receiver_order, sender
+    along = dx if dx is None else _channel_last(dx, text, "x"), dy, dw
+    return _sums(_channel_last(x, text, "x"), y, w, along, walk, table(text))
+
+
+@operator("nequip_fast::triton_conv_gradient", mutates_args={})
+def triton_conv_gradient(
+    x: Tensor, y: Tensor, w: Tensor, g: Tensor, receiver: Tensor, sender: Tensor, receiver_ptr: Tensor,
+    receiver_order: Tensor, sender_ptr: Tensor, sender_order: Tensor, text: str,
+    want_x: bool, want_y: bool, want_w: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The derivatives of g · conv by x, y and w."""
+    graph = receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order
+    return _gradients(x, y, w, g, (None, None, None), graph, text, (want_x, want_y, want_w))
+
+
+@operator("nequip_fast::triton_conv_gradient_tangent", mutates_args={})
+def triton_conv_gradient_tangent(
+    x: Tensor, y: Tensor, w: Tensor, g: Tensor, dx: Tensor | None, dy: Tensor | None, dw: Tensor | None,
+    receiver: Tensor, sender: Tensor, receiver_ptr: Tensor, receiver_order: Tensor, sender_ptr: Tensor,
+    sender_order: Tensor, text: str, want_x: bool, want_y: bool, want_w: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The derivatives of those along (dx, dy, dw)."""
+    graph = receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order
+    return _gradients(x, y, w, g, (dx, dy, dw), graph, text, (want_x, want_y, want_w))
+
+
+Tangent = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _sums(x: Tensor, y: Tensor, w: Tensor, d: Tangent, walk: tuple[Tensor, ...], paths: Table) -> Tensor:
+    """The sums at each node of the walk's (pointer, order, node at the other end); x and dx channel-last."""
+    pointer, order, neighbour = indices(*walk)
+    y, w = contiguous(y, w)
+    nodes = pointer.shape[0] - 1
+    out = (x.new_empty if paths.covers_output else x.new_zeros)(nodes, paths.width_out)
+    for part in paths.parts:
+        tile = part.tile(x.dtype, any(t is not None for t in d))
+        launch(
+            conv.sum_over_edges, nodes * part.blocks(tile["CHANNELS"]),
+            out, x, y, w, *_or(d, (x, y, w)), pointer, order, neighbour,
+            TABLE=part.text, WIDTH_X=paths.width_in, WIDTH_Y=y.shape[1], WIDTH_W=w.shape[1], WIDTH_OUT=paths.width_out,
+            **_along(d), **tile,
+        )  # fmt: skip
+    return out
+
+
+def _gradients(
+    x: Tensor, y: Tensor, w: Tensor, g: Tensor, d: Tangent, graph: tuple[Tensor, ...], text: str,
+    want: tuple[bool, bool, bool],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    receiver, sender, _, receiver_order, sender_ptr, sender_order = indices(*graph)
+    dx, dy, dw = d
+    g = _channel_last(g, text, "out")
+    to_x = x.new_empty(0, x.shape[1])
+    if want[0] and dy is None and dw is None and dx is not None:
+        to_x = x.new_zeros(x.shape)  # it does not depend on x
+    elif want[0]:
+        to_x = _sums(g, y, w, (None, dy, dw), (sender_ptr, sender_order, receiver), table(text, transposed=True))
+    paths = table(text)
+    to_y = y.new_empty(paths.count_groups, *y.shape) if want[1] else y.new_empty(1, 0, y.shape[1])
+    to_w = w.new_zeros(w.shape) if want[2] else w.new_empty(0, w.shape[1])
+    if want[1] or want[2]:
+        x, (y, w) = _channel_last(x, text, "x"), contiguous(y, w)
+        along = (None if dx is None else _channel_last(dx, text, "x")), dy, dw
+        first, edges = 0, sender.shape[0]
+        for part in paths.parts:
+            tile = part.tile(x.dtype, any(t is not None for t in d), y.shape[1])
+            launch(
+                conv.gradients_of_edges, len(part.groups) * triton.cdiv(edges, tile["EDGES"]),
+                to_y, to_w, x, y, w, g, *_or(along, (x, y, w)), sender, receiver, receiver_order, edges,
+                TABLE=part.text, FIRST=first, WIDTH_X=x.shape[1], WIDTH_Y=y.shape[1], WIDTH_W=w.shape[1],
+                WIDTH_OUT=g.shape[1], WANT_Y=want[1], WANT_W=want[2], **_along(along), **tile,
+            )  # fmt: skip
+            first += len(part.groups)
+    return to_x, to_y.sum(0), to_w
+
+
+def _channel_last(rows: Tensor, text: str, of: str) -> Tensor:
+    """Rows of ``x`` or ``out`` as the kernels read them."""
+    copied = irreps(text, of)
+    if copied == "[]":
+        return rows.contiguous()
+    out = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    launch(layout.to_channel_last, rows.shape[0], out, rows.contiguous(), IRREPS=copied, WIDTH=rows.shape[1], SIZE=128)
+    return out
+
+
+def _or(d: Tangent, p: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Any tensor where there is none: the kernels are told not to read it."""
+    return contiguous(*(there if value is None else value for value, there in zip(d, p, strict=True)))
+
+
+def _along(d: Tangent) -> dict[str, bool]:
+    return {name: value is not None for name, value in zip(("ALONG_X", "ALONG_Y", "ALONG_W"), d, strict=True)}

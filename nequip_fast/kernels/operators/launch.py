@@ -1,0 +1,35 @@
+"""How an operator runs its kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op, triton_op, wrap_triton
+
+from nequip_fast.ops import backend
+
+# Interpreted kernels are no part of a graph: an operator that runs them is opaque to torch.compile.
+operator: Any = custom_op if backend.INTERPRETED else triton_op
+
+
+def launch(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
+    """Run so many programs of a kernel, on the device of its first argument."""
+    if torch.version.cuda is None:
+        (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs,)](*arguments, **constants)
+        return
+    with torch.cuda.device_of(arguments[0]):  # Triton's own choice is the current device
+        (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs,)](*arguments, **constants)
+
+
+def contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Rows as the kernels read them."""
+    return tuple(tensor.contiguous() for tensor in tensors)
+
+
+def indices(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors of a graph as the kernels read them."""
+    if any(tensor.dtype != torch.int64 for tensor in tensors):
+        raise RuntimeError("the tensors of a graph must be int64")
+    return contiguous(*tensors)

@@ -1,0 +1,154 @@
+"""``tensor_product``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from nequip_fast.kernels import tensor_product
+from nequip_fast.kernels.operators.launch import contiguous, launch, operator
+from nequip_fast.kernels.product_table import product_table, weight_blocks_before, weighted
+
+KERNELS = [tensor_product.contract, tensor_product.contract_weights, tensor_product.contract_weights_of_rows]
+
+
+@operator("nequip_fast::triton_tensor_product", mutates_args={})
+def triton_tensor_product(x: Tensor, y: Tensor, w: Tensor, text: str) -> Tensor:
+    """``tensor_product``."""
+    return _contracted("out", x, y, w, max_rows(x, y, w), text)
+
+
+@operator("nequip_fast::triton_tensor_product_tangent", mutates_args={})
+def triton_tensor_product_tangent(
+    x: Tensor, y: Tensor, w: Tensor, dx: Tensor | None, dy: Tensor | None, dw: Tensor | None, text: str
+) -> Tensor:
+    """Its derivative along (dx, dy, dw)."""
+    rows = max_rows(x, y, w)
+    return _summed(
+        x, True,
+        (dx, lambda d: _contracted("out", d, y, w, rows, text)),
+        (dy, lambda d: _contracted("out", x, d, w, rows, text)),
+        (dw, lambda d: _contracted("out", x, y, d, rows, weighted(text))),
+    )  # fmt: skip
+
+
+@operator("nequip_fast::triton_tensor_product_gradient", mutates_args={})
+def triton_tensor_product_gradient(
+    x: Tensor, y: Tensor, w: Tensor, g: Tensor, text: str, want_x: bool, want_y: bool, want_w: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The derivatives of g · tensor_product by x, y and w."""
+    return (
+        _contracted_to(x, "x", g, y, w, text) if want_x else _none_of(x),
+        _contracted_to(y, "y", g, x, w, text) if want_y else _none_of(y),
+        _contracted_to_weights(w, x, y, g, text) if want_w else _none_of(w),
+    )
+
+
+@operator("nequip_fast::triton_tensor_product_gradient_tangent", mutates_args={})
+def triton_tensor_product_gradient_tangent(
+    x: Tensor, y: Tensor, w: Tensor, g: Tensor, dx: Tensor | None, dy: Tensor | None, dw: Tensor | None, text: str,
+    want_x: bool, want_y: bool, want_w: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The derivatives of those along (dx, dy, dw)."""
+    linear = weighted(text)
+    to_x = _summed(
+        x, want_x,
+        (dy, lambda d: _contracted_to(x, "x", g, d, w, text)),
+        (dw, lambda d: _contracted_to(x, "x", g, y, d, linear)),
+    )  # fmt: skip
+    to_y = _summed(
+        y, want_y,
+        (dx, lambda d: _contracted_to(y, "y", g, d, w, text)),
+        (dw, lambda d: _contracted_to(y, "y", g, x, d, linear)),
+    )  # fmt: skip
+    to_w = _summed(
+        w, want_w,
+        (dx, lambda d: _contracted_to_weights(w, d, y, g, text)),
+        (dy, lambda d: _contracted_to_weights(w, x, d, g, text)),
+    )  # fmt: skip
+    return to_x, to_y, to_w
+
+
+def max_rows(*operands: Tensor) -> int:
+    """The rows of the operands that have not just one to share."""
+    return next((operand.shape[0] for operand in operands if operand.shape[0] != 1), 1)
+
+
+def _none_of(tensor: Tensor) -> Tensor:
+    return tensor.new_empty(0, tensor.shape[1])
+
+
+def _summed(like: Tensor, wanted: bool, *terms: tuple[Tensor | None, Callable[[Tensor], Tensor]]) -> Tensor:
+    """The terms whose tangent is not zero, each a function of it."""
+    if not wanted:
+        return _none_of(like)
+    values = [term(tangent) for tangent, term in terms if tangent is not None]
+    return sum(values[1:], values[0]) if values else torch.zeros_like(like)
+
+
+_CHUNKS = 32  # of rows, whose gradients of shared weights are summed apart
+
+
+def _tile(dtype: torch.dtype) -> dict[str, Any]:
+    """Blocks of rows, channels and pairs whose products take no more registers and shared memory than any GPU has."""
+    rows = 32 if dtype == torch.float32 else 16
+    return {"ROWS": rows, "LANES": 32, "PAIRS": 32, "PRECISION": "ieee", "num_warps": 4, "num_stages": 2}
+
+
+def _contracted(target: str, a: Tensor, b: Tensor, w: Tensor, rows: int, text: str) -> Tensor:
+    """[rows, width of the target]."""
+    paths = product_table(text, target)
+    a, b, w = contiguous(a, b, w)
+    tile = _tile(a.dtype)
+    results = []
+    for layer, covered in zip(paths.layers, paths.covered, strict=True):
+        out = (a.new_empty if covered else a.new_zeros)(rows, paths.width)
+        for part in layer:
+            blocks = part.blocks(tile["LANES"])
+            launch(
+                tensor_product.contract, blocks * triton.cdiv(rows, tile["ROWS"]), out, a, b, w, rows,
+                TABLE=part.text, TARGET=target, WIDTH=paths.width, **_row_strides(A=a, B=b, W=w), **tile,
+            )  # fmt: skip
+        results.append(out)
+    return sum(results[1:], results[0]) if results else a.new_zeros(rows, paths.width)
+
+
+def _contracted_to(operand: Tensor, target: str, g: Tensor, other: Tensor, w: Tensor, text: str) -> Tensor:
+    """The gradient of x or y, summed over the rows where all share one."""
+    result = _contracted(target, g, other, w, g.shape[0], text)
+    return result.sum(0, keepdim=True) if operand.shape[0] == 1 else result
+
+
+def _contracted_to_weights(w: Tensor, x: Tensor, y: Tensor, g: Tensor, text: str) -> Tensor:
+    paths = product_table(text, "w")
+    rows, width = g.shape[0], w.shape[1]
+    shared = w.shape[0] == 1
+    chunk = -(-rows // _CHUNKS // 32) * 32 or 32
+    chunks = triton.cdiv(rows, chunk) if shared else rows
+    out = (w.new_empty if paths.covered == [True] else w.new_zeros)(chunks, width)
+    x, y, g = contiguous(x, y, g)
+    strides = {**_row_strides(A=x, B=y), "ROW_G": g.shape[1]}
+    tile = _tile(w.dtype)
+    for part in itertools.chain(*paths.layers):
+        if shared:
+            blocks = weight_blocks_before(part.text, len(part.groups), tile["PAIRS"], tile["LANES"])
+            launch(
+                tensor_product.contract_weights, blocks * chunks, out, x, y, g, rows, chunk,
+                TABLE=part.text, WIDTH=width, **strides, **tile,
+            )  # fmt: skip
+        else:
+            launch(
+                tensor_product.contract_weights_of_rows,
+                part.blocks(tile["LANES"]) * triton.cdiv(rows, tile["ROWS"]), out, x, y, g, rows,
+                TABLE=part.text, WIDTH=width, **strides, ROWS=tile["ROWS"], LANES=tile["LANES"], num_warps=4,
+            )  # fmt: skip
+    return out.sum(0, keepdim=True) if shared else out
+
+
+def _row_strides(**operands: Tensor) -> dict[str, int]:
+    return {f"ROW_{name}": 0 if t.shape[0] == 1 else t.shape[1] for name, t in operands.items()}
