@@ -7,6 +7,10 @@ matrix M of Clebsch-Gordan coefficients and harmonics, is computed once for thes
 
 Rows of x are channel-last. With a tangent (dx, dy, dw) at the same place the derivative along it is computed, term by
 term of the product rule; ALONG_X, ALONG_Y, ALONG_W say which of the three are not zero.
+
+With HIDDEN > 0 the weights are formed in the kernel, w[e] = Σ_k h[e, k] matrix[first[e] + k, :] with k < HIDDEN, and
+``w`` is h [E, HIDDEN]: BANDED for a table of whose rows each edge interpolates a few; else first is 0, and h a tile of
+the last hidden layer that multiplies the matrix as PRECISION says.
 """
 
 import triton
@@ -37,14 +41,17 @@ from nequip_fast.kernels.table import (
     output_column,
     output_components,
     path_entry,
+    power_of_two,
 )
 
 
 @triton.jit
 def sum_over_edges(
-    out, x, y, w, dx, dy, dw, pointer, order, neighbour,
+    out, x, y, w, dx, dy, dw, matrix, first, pointer, order, neighbour,
     TABLE: tl.constexpr, WIDTH_X: tl.constexpr, WIDTH_Y: tl.constexpr, WIDTH_W: tl.constexpr, WIDTH_OUT: tl.constexpr,
-    ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr,
+    ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr,
+    HIDDEN: tl.constexpr, BANDED: tl.constexpr, PRECISION: tl.constexpr,
+    EDGES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """out [N, WIDTH_OUT], in e3nn's layout: the sums of the messages of each node's edges, in their order.
 
@@ -64,20 +71,59 @@ def sum_over_edges(
                 real = place < end
                 edge = tl.load(order + place, mask=real, other=0)
                 at_x = tl.load(neighbour + edge, mask=real, other=0) * WIDTH_X + channel
+                hidden, at_w = _rows_of_weights(w, first, edge, real, WIDTH_W, HIDDEN, BANDED)
                 for PATH in tl.static_range(count_paths(TABLE, GROUP)):
                     sums = _add_messages(
-                        sums, x, y, w, dx, dy, dw, at_x, edge * WIDTH_Y, edge * WIDTH_W, channel, real, real & inside,
-                        TABLE, GROUP, PATH, ALONG_X, ALONG_Y, ALONG_W,
+                        sums, x, y, w, dx, dy, dw, matrix, hidden, at_x, edge * WIDTH_Y, at_w,
+                        channel, real, real & inside,
+                        TABLE, GROUP, PATH, ALONG_X, ALONG_Y, ALONG_W, WIDTH_W, HIDDEN, BANDED, PRECISION,
                     )  # fmt: skip
             for OUTPUT in tl.static_range(count_outputs(TABLE, GROUP)):
                 _store_sums(out + node * WIDTH_OUT, sums, channel, inside, TABLE, GROUP, OUTPUT)
 
 
 @triton.jit
+def _rows_of_weights(
+    w, first, edge, real, WIDTH_W: tl.constexpr, HIDDEN: tl.constexpr, BANDED: tl.constexpr
+):  # fmt: skip
+    """(of h, what an edge has: all, or where they begin; where the edges' rows of weights begin)."""
+    if HIDDEN == 0:
+        return edge, edge * WIDTH_W
+    elif BANDED:
+        return w + edge * HIDDEN, tl.load(first + edge, mask=real, other=0) * WIDTH_W
+    else:
+        k = tl.arange(0, power_of_two(HIDDEN))[None, :]
+        return tl.load(w + edge * HIDDEN + k, mask=real & (k < HIDDEN), other=0.0), edge
+
+
+@triton.jit
+def _weights(
+    w, matrix, hidden, at_w, channel, real, mask, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr,
+    WIDTH_W: tl.constexpr, HIDDEN: tl.constexpr, BANDED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The weights of one path."""
+    column = path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
+    if HIDDEN == 0:
+        return tl.load(w + at_w + column, mask=mask, other=0.0)
+    elif BANDED:
+        total = tl.load(hidden, mask=real, other=0.0) * tl.load(matrix + at_w + column, mask=mask, other=0.0)
+        for K in tl.static_range(1, HIDDEN):
+            row = tl.load(matrix + at_w + K * WIDTH_W + column, mask=mask, other=0.0)
+            total += tl.load(hidden + K, mask=real, other=0.0) * row
+        return total
+    else:
+        k = tl.arange(0, power_of_two(HIDDEN))[:, None]
+        inside = (k < HIDDEN) & (channel < channels_of(TABLE, GROUP))
+        columns = tl.load(matrix + k * WIDTH_W + column, mask=inside, other=0.0)
+        return tl.dot(hidden, columns, input_precision=PRECISION, out_dtype=hidden.dtype)
+
+
+@triton.jit
 def _add_messages(
-    sums, x, y, w, dx, dy, dw, at_x, at_y, at_w, channel, real, mask,
+    sums, x, y, w, dx, dy, dw, matrix, hidden, at_x, at_y, at_w, channel, real, mask,
     TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr,
     ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr,
+    WIDTH_W: tl.constexpr, HIDDEN: tl.constexpr, BANDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``sums`` with the messages of one path added, by component of the group's outputs."""
     COLUMN_X: tl.constexpr = path_entry(TABLE, GROUP, PATH, 0)
@@ -86,12 +132,14 @@ def _add_messages(
     FIRST: tl.constexpr = components_before(TABLE, GROUP, path_entry(TABLE, GROUP, PATH, 4))
     N1: tl.constexpr = path_entry(TABLE, GROUP, PATH, 5)
     STRIDE: tl.constexpr = channels_of(TABLE, GROUP)
-    at_w += path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
     source = load_components(x + at_x + COLUMN_X, mask, N1, STRIDE)
     weighted = source
     if WEIGHTED:
-        weight = tl.load(w + at_w, mask=mask, other=0.0)
+        weight = _weights(
+            w, matrix, hidden, at_w, channel, real, mask, TABLE, GROUP, PATH, WIDTH_W, HIDDEN, BANDED, PRECISION
+        )
         weighted = times(source, weight, N1)
+    at_w += path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
     y_row = y + at_y + COLUMN_Y
     if not (ALONG_X or ALONG_Y or ALONG_W):
         sums = add_products(sums, weighted, y_row, real, TABLE, GROUP, PATH, FIRST)
@@ -121,15 +169,18 @@ def _store_sums(row, sums, channel, inside, TABLE: tl.constexpr, GROUP: tl.const
 
 @triton.jit(do_not_specialize=["edges"])  # one kernel for any number
 def gradients_of_edges(
-    to_y, to_w, x, y, w, g, dx, dy, dw, sender, receiver, order, edges,
+    to_y, to_w, x, y, w, g, dx, dy, dw, matrix, first, sender, receiver, order, edges,
     TABLE: tl.constexpr, FIRST: tl.constexpr,
     WIDTH_X: tl.constexpr, WIDTH_Y: tl.constexpr, WIDTH_W: tl.constexpr, WIDTH_OUT: tl.constexpr,
     WANT_Y: tl.constexpr, WANT_W: tl.constexpr,
-    ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr,
+    ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr,
+    HIDDEN: tl.constexpr, BANDED: tl.constexpr, PRECISION: tl.constexpr,
+    EDGES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """to_y [groups, E, WIDTH_Y], to be summed, and to_w [E, WIDTH_W] from g, channel-last rows of the receivers.
 
-    A program has a block of edges and all channels of one group. FIRST: groups before those of TABLE.
+    With HIDDEN > 0 the gradients of h take the place of to_w: [groups, E, HIDDEN], to be summed. A program has a block
+    of edges and all channels of one group. FIRST: groups before those of TABLE.
     """
     group = tl.program_id(0) % count_groups(TABLE)
     place = (tl.program_id(0) // count_groups(TABLE)).to(tl.int64) * EDGES + tl.arange(0, EDGES)[:, None]
@@ -140,28 +191,36 @@ def gradients_of_edges(
     for GROUP in tl.static_range(count_groups(TABLE)):
         if group == GROUP:
             sums = zeros(WIDTH_Y, EDGES, CHANNELS, y)
+            to_hidden = _no_gradients_of_hidden(y, HIDDEN, BANDED, EDGES, CHANNELS)
+            hidden, at_w = _rows_of_weights(w, first, edge, real, WIDTH_W, HIDDEN, BANDED)
             for start in range(0, channels_of(TABLE, GROUP), CHANNELS):
                 channel = start + tl.arange(0, CHANNELS)[None, :]
                 mask = real & (channel < channels_of(TABLE, GROUP))
                 for PATH in tl.static_range(count_paths(TABLE, GROUP)):
-                    sums = _add_gradients(
-                        sums, to_w, x, y, w, g, dx, dy, dw,
-                        at_x + channel, edge * WIDTH_Y, edge * WIDTH_W, at_g + channel, channel, real, mask,
+                    sums, to_hidden = _add_gradients(
+                        sums, to_hidden, to_w, x, y, w, g, dx, dy, dw, matrix, hidden,
+                        at_x + channel, edge * WIDTH_Y, at_w, at_g + channel, channel, real, mask,
                         TABLE, GROUP, PATH, WANT_Y, WANT_W, ALONG_X, ALONG_Y, ALONG_W,
+                        WIDTH_W, HIDDEN, BANDED, PRECISION,
                     )  # fmt: skip
             if WANT_Y:
                 row = to_y + ((FIRST + GROUP) * tl.cast(edges, tl.int64) + edge) * WIDTH_Y
                 for COLUMN in tl.static_range(WIDTH_Y):
                     tl.store(row + COLUMN, tl.sum(sums[COLUMN], 1)[:, None], mask=real)
+            if WANT_W and HIDDEN > 0:
+                row = to_w + ((FIRST + GROUP) * tl.cast(edges, tl.int64) + edge) * HIDDEN
+                _store_gradients_of_hidden(row, to_hidden, real, HIDDEN, BANDED)
 
 
 @triton.jit
 def _add_gradients(
-    sums, to_w, x, y, w, g, dx, dy, dw, at_x, at_y, at_w, at_g, channel, real, mask,
+    sums, to_hidden, to_w, x, y, w, g, dx, dy, dw, matrix, hidden, at_x, at_y, at_w, at_g, channel, real, mask,
     TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr, WANT_Y: tl.constexpr, WANT_W: tl.constexpr,
     ALONG_X: tl.constexpr, ALONG_Y: tl.constexpr, ALONG_W: tl.constexpr,
+    WIDTH_W: tl.constexpr, HIDDEN: tl.constexpr, BANDED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Writes the gradients of a path's weights; ``sums`` with those of y added, not yet summed over channels.
+    """``sums`` with the gradients of y added, not yet summed over channels; those of a path's weights written or, where
+    they are formed here, those of h added to ``to_hidden``.
 
     Both follow from h(m2) = Σ c x[m1] g[m3]: that of a weight is Σ y[m2] h(m2), that of y[m2] the sum of w h(m2).
     """
@@ -179,22 +238,74 @@ def _add_gradients(
     if ALONG_X:
         along = _coupled(load_components(dx + at_x + COLUMN_X, mask, N1, STRIDE), arriving, TABLE, GROUP, PATH)
     PLAIN: tl.constexpr = ALONG_X or not (ALONG_Y or ALONG_W)
-    at_w += path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
+    at_path = at_w + path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
     if WANT_W and WEIGHTED:
         total = tl.zeros_like(h[0])
         if PLAIN:
             total = add_dot(total, along, y + at_y + COLUMN_Y, real, N2)
         if ALONG_Y:
             total = add_dot(total, h, dy + at_y + COLUMN_Y, real, N2)
-        tl.store(to_w + at_w, total, mask=mask)
+        if HIDDEN == 0:
+            tl.store(to_w + at_path, total, mask=mask)
+        else:
+            to_hidden = _add_gradients_of_hidden(
+                to_hidden, total, matrix, at_w, channel, mask, TABLE, GROUP, PATH, WIDTH_W, HIDDEN, BANDED, PRECISION
+            )
     if WANT_Y:
         if PLAIN:
             if WEIGHTED:
-                along = times(along, tl.load(w + at_w, mask=mask, other=0.0), N2)
+                weight = _weights(
+                    w, matrix, hidden, at_w, channel, real, mask,
+                    TABLE, GROUP, PATH, WIDTH_W, HIDDEN, BANDED, PRECISION,
+                )  # fmt: skip
+                along = times(along, weight, N2)
             sums = added(sums, along, COLUMN_Y, N2)
         if ALONG_W and WEIGHTED:
-            sums = added(sums, times(h, tl.load(dw + at_w, mask=mask, other=0.0), N2), COLUMN_Y, N2)
-    return sums
+            sums = added(sums, times(h, tl.load(dw + at_path, mask=mask, other=0.0), N2), COLUMN_Y, N2)
+    return sums, to_hidden
+
+
+@triton.jit
+def _no_gradients_of_hidden(
+    like, HIDDEN: tl.constexpr, BANDED: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """Zeros: a block for each row that an edge interpolates, not yet summed over channels, or one [EDGES, HIDDEN]."""
+    if BANDED:
+        return zeros(HIDDEN, EDGES, CHANNELS, like)
+    elif HIDDEN > 0:
+        return zeros(1, EDGES, power_of_two(HIDDEN), like)
+    else:
+        return zeros(1, 1, 1, like)
+
+
+@triton.jit
+def _add_gradients_of_hidden(
+    to_hidden, to_w, matrix, at_w, channel, mask, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr,
+    WIDTH_W: tl.constexpr, HIDDEN: tl.constexpr, BANDED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Σ to_w matrix."""
+    column = path_entry(TABLE, GROUP, PATH, 2) + channel * path_entry(TABLE, GROUP, PATH, 3)
+    if BANDED:
+        for K in tl.static_range(HIDDEN):
+            row = tl.load(matrix + at_w + K * WIDTH_W + column, mask=mask, other=0.0)
+            to_hidden = add_at(to_hidden, K, to_w * row)
+        return to_hidden
+    else:
+        k = tl.arange(0, power_of_two(HIDDEN))[None, :]
+        inside = (k < HIDDEN) & tl.trans(channel < channels_of(TABLE, GROUP))
+        columns = tl.load(matrix + k * WIDTH_W + tl.trans(column), mask=inside, other=0.0)
+        product = tl.dot(to_w, columns, input_precision=PRECISION, out_dtype=to_w.dtype)
+        return add_at(to_hidden, 0, product)
+
+
+@triton.jit
+def _store_gradients_of_hidden(row, to_hidden, real, HIDDEN: tl.constexpr, BANDED: tl.constexpr):
+    if BANDED:
+        for K in tl.static_range(HIDDEN):
+            tl.store(row + K, tl.sum(to_hidden[K], 1)[:, None], mask=real)
+    else:
+        k = tl.arange(0, power_of_two(HIDDEN))[None, :]
+        tl.store(row + k, to_hidden[0], mask=real & (k < HIDDEN))
 
 
 @triton.jit

@@ -43,15 +43,16 @@ class Table:
     Args:
         problem: the paths.
         transposed: from rows of out to rows of x, as the gradient of x does.
+        largest: components, at most, of a group with more than one output.
     """
 
-    def __init__(self, problem: ConvProblem, transposed: bool = False) -> None:
+    def __init__(self, problem: ConvProblem, transposed: bool = False, largest: int = _LARGEST_GROUP) -> None:
         _check(problem)
         paths = [_transposed(path) for path in problem.paths] if transposed else list(problem.paths)
         widths = (problem.dim_out, problem.dim_x) if transposed else (problem.dim_x, problem.dim_out)
         self.width_in, self.width_out = widths
         coupled = [(path, _coupling(path, transposed)) for path in paths]
-        groups = [_described(group) for group in _grouped(coupled)]
+        groups = [_described(group) for group in _grouped(coupled, largest)]
         self.count_groups = len(groups)
         self.parts = [Part(some) for some in together(groups)]
         outputs = {column: group[0] * components for group in groups for column, components in group[1]}
@@ -69,14 +70,20 @@ class Part:
         """Blocks of so many channels in all groups."""
         return blocks_before(self.text, len(self.groups), channels)
 
-    def tile(self, dtype: torch.dtype, tangent: bool, width_y: int = 0) -> dict[str, int]:
+    def tile(self, dtype: torch.dtype, tangent: bool, width_y: int = 0, multiplied: bool = False) -> dict[str, int]:
         """A block of edges and channels for one warp, as large as its registers hold.
+
+        The least that tensor cores take, for four warps, where weights are products of matrices.
 
         Args:
             dtype: of the elements.
             tangent: the derivative along one is computed.
             width_y: columns of y whose gradients a program sums; 0: it sums components of the group's outputs.
+            multiplied: weights are products of matrices.
         """
+        if multiplied:
+            widest = triton.next_power_of_2(max(group[0] for group in self.groups))
+            return {"EDGES": 16, "CHANNELS": max(16, min(32, widest)), "num_warps": 4, "num_stages": 1}
         live = max(
             (width_y or sum(n3 for _, n3 in outputs))
             + max(2 * n1 + (n2 + n3 if width_y else 0) for *_, n1, n2, n3, _ in paths)
@@ -91,10 +98,10 @@ class Part:
 
 
 @lru_cache(maxsize=256)
-def table(text: str, transposed: bool = False) -> Table:
+def table(text: str, transposed: bool = False, largest: int = _LARGEST_GROUP) -> Table:
     """The table of the problem with this text."""
     with _disable_current_modes():  # torch may be tracing the operator that asks
-        return Table(ConvProblem.from_text(text), transposed)
+        return Table(ConvProblem.from_text(text), transposed, largest)
 
 
 @lru_cache(maxsize=256)
@@ -182,7 +189,7 @@ def _coupling(path: Path, transposed: bool) -> torch.Tensor:
 Coupled = tuple[Path, torch.Tensor]
 
 
-def _grouped(coupled: Sequence[Coupled]) -> list[list[Coupled]]:
+def _grouped(coupled: Sequence[Coupled], largest: int) -> list[list[Coupled]]:
     """Paths to the same output go together, as only one program may write it; then those that read the same x."""
     outputs: dict[int, list[Coupled]] = {}
     for path, coupling in coupled:
@@ -191,7 +198,7 @@ def _grouped(coupled: Sequence[Coupled]) -> list[list[Coupled]]:
     sizes: list[int] = []
     for paths in sorted(outputs.values(), key=lambda paths: (paths[0][0].mul, paths[0][0].x, paths[0][0].out)):
         first, size = paths[0][0], 2 * paths[0][0].l3 + 1
-        if groups and sizes[-1] + size <= _LARGEST_GROUP:
+        if groups and sizes[-1] + size <= largest:
             last = groups[-1][-1][0]
             if (last.mul, last.x) == (first.mul, first.x):
                 groups[-1] += paths
@@ -252,6 +259,12 @@ def decoded(text, known={}):  # noqa: B006  kept between calls: a table is parse
 
         known[text] = json.loads(text)
     return known[text]
+
+
+@triton.constexpr_function
+def power_of_two(number):
+    """The smallest that is not below, and of which tensor cores take tiles."""
+    return max(16, 1 << (number - 1).bit_length())
 
 
 @triton.constexpr_function

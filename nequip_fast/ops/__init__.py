@@ -2,6 +2,7 @@
 
 from nequip_fast.ops.backend import get_backend, set_backend, use_backend
 from nequip_fast.ops.conv import conv
+from nequip_fast.ops.conv_of_rows import conv_of_hidden, conv_of_table, hermite_coefficients
 from nequip_fast.ops.gate import GateProblem, GateSegment, gate
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem, Path
@@ -20,8 +21,11 @@ __all__ = [
     "ProductPath",
     "ProductProblem",
     "conv",
+    "conv_of_hidden",
+    "conv_of_table",
     "gate",
     "get_backend",
+    "hermite_coefficients",
     "radial",
     "segment_sum",
     "set_backend",

@@ -42,7 +42,7 @@ def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) ->
     chosen = backend.choose("conv", x)
     if chosen == "reference":
         return conv_reference(x, y, w, graph, problem)
-    return _conv[chosen](x, y, w, *graph, problem.text)
+    return operators[chosen](x, y, w, *graph, problem.text)
 
 
 def conv_reference(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> Tensor:
@@ -80,6 +80,6 @@ def _fake(x: Tensor, y: Tensor, w: Tensor, *edges: Any) -> Tensor:
     return x.new_empty(receiver_ptr.shape[0] - 1, ConvProblem.from_text(text).dim_out)
 
 
-_conv = by_backend(
+operators = by_backend(
     lambda prefix: TrilinearOperator(f"{prefix}conv", ConvProblem, _fake, constant_tensors=len(Graph._fields))
 )

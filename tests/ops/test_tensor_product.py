@@ -148,7 +148,7 @@ def problems(draw):
     return ProductProblem(paths, starts[0][-1], starts[1][-1], dim_w, width)
 
 
-@settings(max_examples=60 if KERNELS == "cpu" else 15, deadline=None)
+@settings(max_examples=60 if KERNELS == "cpu" else 5, deadline=None)
 @given(problem=problems(), batch=st.integers(0, 70), shared=st.tuples(*[st.booleans()] * 3), repeats=st.booleans())
 def test_any_paths(problem, batch, shared, repeats):
     """Generated paths and batches, all derivatives against the plain-torch definition."""
@@ -261,7 +261,7 @@ def module(request):
     return built(request.param)
 
 
-@pytest.fixture(params=MODULES if KERNELS == "cpu" else ["some_weights", "full_square"])
+@pytest.fixture(params=MODULES if KERNELS == "cpu" else ["some_weights"])
 def traced_module(request):
     """Those that are called many times, fewer where kernels are interpreted."""
     return built(request.param)

@@ -1,0 +1,220 @@
+"""``conv`` whose weights are formed in its kernels, so that no tensor [E, W] reaches memory.
+
+    w[e] = Σ_k h[e, k] matrix[first[e] + k]
+
+is the last layer of a radial network (h [E, H] its last hidden activations, ``first`` 0) or a table of weights
+(``first`` the row of the knot below, h the coefficients of the few rows that are interpolated). Where no kernel does
+this, on the CPU, w is formed and given to :func:`~nequip_fast.ops.conv`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nequip_fast.errors import InputError, nearest
+from nequip_fast.ops import backend
+from nequip_fast.ops.conv import conv, operators
+from nequip_fast.ops.graph import Graph
+from nequip_fast.ops.paths import ConvProblem
+from nequip_fast.ops.registration import compiled_operator, one_by_one
+
+PRECISIONS = ("ieee", "tf32x3", "tf32")
+
+
+def conv_of_hidden(
+    x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, graph: Graph, problem: ConvProblem, precision: str = "ieee"
+) -> Tensor:
+    """:func:`~nequip_fast.ops.conv` with w = h @ matrix; differentiable to any order.
+
+    Args:
+        x: node features [N, dim_x]; y: edge attributes [E, dim_y].
+        h: last hidden activations of the radial network [E, H].
+        matrix: its last layer [H, dim_w].
+        graph: which node each edge leaves and reaches.
+        problem: the paths.
+        precision: of the product on a GPU: "ieee", or on tensor cores "tf32x3" (as accurate) or "tf32" (1e-3).
+
+    Returns:
+        [N, dim_out].
+
+    Raises:
+        InputError: shapes, dtypes or devices do not fit, or no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"precision={precision!r}, expected one of {', '.join(PRECISIONS)}{nearest(precision, PRECISIONS)}"
+        )
+    return _conv(x, y, h, matrix, None, graph, problem, precision)
+
+
+def conv_of_table(
+    x: Tensor, y: Tensor, coefficients: Tensor, table: Tensor, first: Tensor, graph: Graph, problem: ConvProblem
+) -> Tensor:
+    """:func:`~nequip_fast.ops.conv` with w[e] = Σ_k coefficients[e, k] table[first[e] + k], as differentiable.
+
+    Args:
+        x: node features [N, dim_x]; y: edge attributes [E, dim_y].
+        coefficients: [E, K], for instance of :func:`hermite_coefficients`, K = 6.
+        table: [rows, dim_w].
+        first: [E], int64, between 0 and rows − K.
+        graph: which node each edge leaves and reaches.
+        problem: the paths.
+
+    Returns:
+        [N, dim_out].
+
+    Raises:
+        InputError: shapes, dtypes or devices do not fit, or a row is not there (on a GPU this is not looked at).
+    """
+    return _conv(x, y, coefficients, table, first, graph, problem, "ieee")
+
+
+def hermite_coefficients(knots: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Quintic Hermite interpolation as :func:`conv_of_table` takes it.
+
+    Args:
+        knots: [K], rising.
+        x: [E], between the first and the last.
+
+    Returns:
+        (first [E], coefficients [E, 6]) for a table [3 K, …] with the value, first and second derivative at each knot
+        in turn. Coefficients are differentiable.
+    """
+    below = (torch.searchsorted(knots, x.detach(), right=True) - 1).clamp(0, len(knots) - 2)
+    width = knots[below + 1] - knots[below]
+    t = (x - knots[below]) / width
+    s = 1 - t
+    rising = t**3 * (10 - 15 * t + 6 * t**2)
+    columns = [
+        1 - rising, width * t * s**3 * (1 + 3 * t), width**2 / 2 * t**2 * s**3,
+        rising, -width * s * t**3 * (1 + 3 * s), width**2 / 2 * s**2 * t**3,
+    ]  # fmt: skip
+    return 3 * below, torch.stack(columns, 1)
+
+
+def _conv(
+    x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, first: Tensor | None, graph: Graph, problem: ConvProblem,
+    precision: str,
+) -> Tensor:  # fmt: skip
+    _check(h, matrix, first, graph, problem, x)
+    if backend.choose("conv", x) != "triton":
+        return conv(x, y, _formed(h, matrix, first), graph, problem)
+    return _conv_of_rows(x, y, h, matrix, first, *graph, problem.text, precision)
+
+
+def _check(
+    h: Tensor, matrix: Tensor, first: Tensor | None, graph: Graph, problem: ConvProblem, x: Tensor
+) -> None:  # fmt: skip
+    edges = graph.num_edges
+    if h.dim() != 2 or h.shape[0] != edges:
+        raise InputError(f"conv: h must be [{edges}, …] for this graph, got {list(h.shape)}")
+    rows = h.shape[1] if first is None else matrix.shape[0]
+    if matrix.dim() != 2 or tuple(matrix.shape) != (rows, problem.dim_w):
+        raise InputError(f"conv: the matrix must be [{rows}, {problem.dim_w}], got {list(matrix.shape)}")
+    for name, tensor in (("h", h), ("the matrix", matrix)):
+        if tensor.dtype != x.dtype or tensor.device != x.device:
+            raise InputError(f"conv: {name} is {tensor.dtype} on {tensor.device}, but x {x.dtype} on {x.device}")
+    if first is not None:
+        if first.shape != (edges,) or first.dtype != torch.int64:
+            raise InputError(f"conv: first must be int64 [{edges}], got {first.dtype} {list(first.shape)}")
+        last = rows - h.shape[1]
+        if not first.is_cuda and edges and not 0 <= int(first.min()) <= int(first.max()) <= last:
+            raise InputError(f"conv: first must lie between 0 and {last}, got {int(first.min())} … {int(first.max())}")
+
+
+def _formed(h: Tensor, matrix: Tensor, first: Tensor | None) -> Tensor:
+    """w."""
+    if first is None:
+        return h @ matrix
+    return sum((h[:, k, None] * matrix[first + k] for k in range(h.shape[1])), h.new_zeros(1, 1))
+
+
+def _gradient_of_rows(to_w: Tensor, matrix: Tensor, first: Tensor | None, count: int) -> Tensor:
+    """That of h [E, count]."""
+    if first is None:
+        return to_w @ matrix.T
+    return torch.stack([(to_w * matrix[first + k]).sum(1) for k in range(count)], 1)
+
+
+def _gradient_of_matrix(to_w: Tensor, h: Tensor, matrix: Tensor, first: Tensor | None) -> Tensor:
+    if first is None:
+        return h.T @ to_w
+    result = torch.zeros_like(matrix)
+    for k in range(h.shape[1]):
+        result = result.index_add(0, first + k, h[:, k, None] * to_w)
+    return result
+
+
+# --- the operators, nequip_fast/kernels/operators/conv.py: (x, y, h, matrix, first, *graph, text, precision) ---
+
+
+def _fake(x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, first: Tensor | None, *rest: Any) -> Tensor:
+    return x.new_empty(rest[2].shape[0] - 1, ConvProblem.from_text(rest[6]).dim_out)
+
+
+def _gradient_fake(x: Tensor, y: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    want = rest[-3:]
+    return tuple(t.new_empty(t.shape if wanted else (0, t.shape[1])) for t, wanted in zip((x, y, h), want, strict=True))
+
+
+def _setup(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+    ctx.set_materialize_grads(False)
+    tensors = [value for value in inputs if value is None or isinstance(value, Tensor)]
+    ctx.save_for_backward(*tensors)
+    ctx.constants = inputs[len(tensors) :]
+
+
+def _backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+    x, y, h, matrix, first, *graph = ctx.saved_tensors
+    rest: tuple[None, ...] = (None,) * (1 + len(graph) + len(ctx.constants))
+    want_x, want_y, want_h, want_matrix = ctx.needs_input_grad[:4]
+    if g is None:
+        return None, None, None, None, *rest
+    if not want_matrix:
+        wanted = want_x, want_y, want_h
+        found = _gradient(x, y, h, matrix, first, g, *graph, *ctx.constants, *wanted)
+        return *(value if want else None for value, want in zip(found, wanted, strict=True)), None, *rest
+    text = ctx.constants[0]  # gradients of all weights are needed: w is formed
+    to_x, to_y, to_w = operators["triton"].product_gradient(
+        x, y, _formed(h, matrix, first), g, *graph, text, want_x, want_y, True
+    )
+    to_h = _gradient_of_rows(to_w, matrix, first, h.shape[1]) if want_h else None
+    to_matrix = _gradient_of_matrix(to_w, h, matrix, first)
+    return to_x if want_x else None, to_y if want_y else None, to_h, to_matrix, *rest
+
+
+def _gradient_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Through the same gradients of a convolution whose weights are formed."""
+    x, y, h, matrix, first, g, *graph = ctx.saved_tensors
+    text, _, *want = ctx.constants
+
+    def gradients(x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        w = _formed(h, matrix, first)
+        to_x, to_y, to_w = operators["triton"].product_gradient(x, y, w, g, *graph, text, *want)
+        to_h = _gradient_of_rows(to_w, matrix, first, h.shape[1]) if want[2] else h.new_empty(0, h.shape[1])
+        return to_x, to_y, to_h
+
+    filled = tuple(
+        t.new_zeros(t.shape if wanted else (0, t.shape[1])) if c is None else c
+        for c, t, wanted in zip(cotangents, (x, y, h), want, strict=True)
+    )
+    to_x, to_y, to_h, to_matrix, to_g = torch.func.vjp(gradients, x, y, h, matrix, g)[1](filled)
+    return to_x, to_y, to_h, to_matrix, None, to_g, *(None,) * (len(graph) + len(ctx.constants))
+
+
+def _each(*mapped: Any) -> Any:
+    return one_by_one(_conv_of_rows, *mapped)
+
+
+def _each_gradient(*mapped: Any) -> Any:
+    return one_by_one(_gradient, *mapped)
+
+
+_gradient = compiled_operator(
+    "triton_conv_of_rows_gradient", _gradient_fake, _setup, _gradient_backward, _each_gradient
+)
+_conv_of_rows = compiled_operator("triton_conv_of_rows", _fake, _setup, _backward, _each)
