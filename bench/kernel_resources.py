@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,23 @@ if __name__ == "__main__":
 
 import torch
 import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bench.problems import CASES, ConvCase, HarmonicsCase, ModuleCase
-from nequip_fast import nn
+from bench.radial_variants import HIDDEN
+from nequip_fast import nn, o3
 from nequip_fast.kernels import operators
-from nequip_fast.ops import Graph
+from nequip_fast.ops import ConvProblem, Graph
 
 ARCHITECTURES = (80, 90, 100)
-KINDS = {name: case for name, case in CASES.items() if case.kind in ("conv", "harmonics", "gate")}
+KINDS = {
+    name: case
+    for name, case in CASES.items()
+    if case.kind in ("conv", "harmonics", "gate", "product")
+    or (case.kind == "self-connection" and name.endswith("-1000"))
+}
 _TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64"}
 _OPTIONS = ("num_warps", "num_stages")
 
@@ -57,6 +65,8 @@ def launches(case: ConvCase | HarmonicsCase | ModuleCase, dtype: torch.dtype = t
         calls = _conv_calls(case, dtype)
     elif isinstance(case, HarmonicsCase):
         calls = _calls_with_vjp("spherical_harmonics", 3, (case.l_max + 1) ** 2, dtype, *_harmonics_arguments(case))
+    elif case.kind != "gate":
+        calls = _product_calls(case, dtype)
     else:
         problem = case.build(_Ours).problem
         calls = _calls_with_vjp("gate", problem.dim_in, problem.dim_out, dtype, problem.text)
@@ -105,7 +115,7 @@ def resources(launch: Launch, architecture: int) -> dict[str, Any]:
 class _Ours:
     """The namespace that a case builds its module from."""
 
-    nn = nn
+    nn, o3 = nn, o3
 
 
 @contextmanager
@@ -132,13 +142,58 @@ def _conv_calls(case: ConvCase, dtype: torch.dtype) -> list[tuple[str, Any]]:
     p = [torch.empty(shape, dtype=dtype, device="meta") for shape in shapes]
     g = torch.empty(graph.num_nodes, problem.dim_out, dtype=dtype, device="meta")
     rest = *graph, problem.text
-    return [
+    calls = [
         ("forward", lambda: operators.conv.triton_conv._init_fn(*p, *rest)),
         ("gradient", lambda: operators.conv.triton_conv_gradient._init_fn(*p, g, *rest, True, True, True)),
         ("tangent", lambda: operators.conv.triton_conv_tangent._init_fn(*p, *p, *rest)),
         (
             "gradient tangent",
             lambda: operators.conv.triton_conv_gradient_tangent._init_fn(*p, g, *p, *rest, True, True, True),
+        ),
+    ]
+    if case.name in HIDDEN:
+        calls += _calls_with_formed_weights(problem, graph, *p[:2], g, HIDDEN[case.name])
+    return calls
+
+
+def _calls_with_formed_weights(
+    problem: ConvProblem, graph: Graph, x: Tensor, y: Tensor, g: Tensor, hidden: int
+) -> list[tuple[str, Any]]:
+    """Of the last hidden layer, in both precisions, and of a table."""
+    first = torch.empty(graph.num_edges, dtype=torch.int64, device="meta")
+    variants = [
+        (f"hidden {precision}", hidden, hidden, None, precision) for precision in ("ieee", "tf32x3")
+    ] + [("table", 6, 210, first, "ieee")]  # fmt: skip
+    calls = []
+    for name, width, rows, row, precision in variants:
+        h, matrix = x.new_empty(graph.num_edges, width), x.new_empty(rows, problem.dim_w)
+        rest = *graph, problem.text, precision
+        calls += [
+            (f"{name} forward", partial(operators.conv.triton_conv_of_rows._init_fn, x, y, h, matrix, row, *rest)),
+            (
+                f"{name} gradient",
+                partial(
+                    operators.conv.triton_conv_of_rows_gradient._init_fn, x, y, h, matrix, row, g, *rest,
+                    True, True, True,
+                ),
+            ),
+        ]  # fmt: skip
+    return calls
+
+
+def _product_calls(case: ModuleCase, dtype: torch.dtype) -> list[tuple[str, Any]]:
+    """The second derivatives launch the same kernels again."""
+    problem = case.build(_Ours).problem
+    rows, weights = 1_000, 1 if case.kind == "self-connection" else 1_000
+    shapes = (rows, problem.dim_x), (rows, problem.dim_y), (weights, problem.dim_w)
+    p = [torch.empty(shape, dtype=dtype, device="meta") for shape in shapes]
+    g = torch.empty(rows, problem.dim_out, dtype=dtype, device="meta")
+    product = operators.tensor_product
+    return [
+        ("forward", lambda: product.triton_tensor_product._init_fn(*p, problem.text)),
+        (
+            "gradient",
+            lambda: product.triton_tensor_product_gradient._init_fn(*p, g, problem.text, True, True, True),
         ),
     ]
 

@@ -3,14 +3,15 @@
     python bench/radial_variants.py [--markdown bench/results/radial-variants.md]
 
 separate: the last layer w = h A of the radial network (h [E, H]) as a matrix product of its own, w in DRAM.
-fused: a tile of h A formed inside the convolution, w never in DRAM; A comes from L2 once for a tile of 16 edges (the
-least that tensor cores take) or of 64.
-table: w interpolated inside the convolution, quintic Hermite tables read from L2.
+hidden: tiles of h A formed inside the convolution, w never in DRAM: once forward, and for the gradients of x and of Y;
+that of h takes a fourth product. A program reads its part of A once for a tile of 16 edges, the least that tensor cores
+take; programs that follow each other have the same part, so that it comes from L1.
+table: w interpolated inside the convolution, quintic Hermite tables of six rows a weight, as often, from L1 too.
 
 Nothing here is measured. Counted are forward and the reverse pass of forces (gradients of x, Y and r): the bytes that
-DRAM and L2 must move at least, multiply-adds of float32, and those of tensor cores (three TF32 products for one of
-float32). The slowest of the four at the device's peak is the prediction. DRAM and arithmetic peaks are those of
-NVIDIA's data sheets (SXM, dense); none states L2's, for which twice the DRAM bandwidth is taken.
+DRAM, L2 and L1 must move at least, multiply-adds of float32, and those of tensor cores (three TF32 products for one of
+float32). The slowest of the five at the device's peak is the prediction. Peaks are those of NVIDIA's data sheets (SXM,
+dense); L1 gives 128 bytes a clock and multiprocessor; none states L2's, for which twice the DRAM bandwidth is taken.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ if __name__ == "__main__":
 
 from bench.problems import CASES, ConvCase
 from bench.roofline import cg_counts
+from nequip_fast.kernels.table import HIDDEN_GROUP, Table
 
 HIDDEN = {"conv-M": 128, "conv-L": 128, "conv-l3i5": 64}  # width of the last hidden layer
-DEVICES = {  # bytes/s of DRAM, multiply-adds/s in float32, in TF32
-    "A100": (2.04e12, 19.5e12 / 2, 156e12 / 2),
-    "H100": (3.35e12, 67e12 / 2, 495e12 / 2),
-    "H200": (4.8e12, 67e12 / 2, 495e12 / 2),
+DEVICES = {  # bytes/s of DRAM and of L1, multiply-adds/s in float32, in TF32
+    "A100": (2.04e12, 108 * 128 * 1.41e9, 19.5e12 / 2, 156e12 / 2),
+    "H100": (3.35e12, 132 * 128 * 1.98e9, 67e12 / 2, 495e12 / 2),
+    "H200": (4.8e12, 132 * 128 * 1.98e9, 67e12 / 2, 495e12 / 2),
 }
+_TILE, _CHANNELS = 16, 32  # of a tile: its edges, its channels
 _L2 = 2  # times the bandwidth of DRAM
 _TF32_PRODUCTS = 3
 
 
 def costs(case: ConvCase, hidden: int) -> dict[str, dict[str, float]]:
-    """An edge's bytes of DRAM and L2, multiply-adds, and those of tensor cores, for each variant."""
+    """An edge's bytes of DRAM, L2 and L1, multiply-adds, and those of tensor cores, for each variant."""
     problem = case.problem()
     w, x, out = problem.dim_w, problem.dim_x, problem.dim_out / case.neighbours
     arithmetic = 0
@@ -46,31 +49,34 @@ def costs(case: ConvCase, hidden: int) -> dict[str, dict[str, float]]:
     product = hidden * w
     rows = 4 * (2 * x + 2 * out)  # of features and their gradients, from L2; of sums once a node
     dram = 4 * (2 * problem.dim_y + 2 * out) + 16
+    groups = Table(problem, largest=HIDDEN_GROUP).count_groups
     return {
         # w written and read, read again with its gradient written, that read: 5 W; h and its gradient
         "separate": {
-            "dram": dram + 4 * (5 * w + 2 * hidden), "l2": rows + 4 * 5 * w, "fma": arithmetic,
+            "dram": dram + 4 * (5 * w + 2 * hidden), "l2": rows + 4 * 5 * w, "l1": rows + 4 * 5 * w, "fma": arithmetic,
             "tensor": _TF32_PRODUCTS * 2 * product,
         },
-        # w formed twice, its gradient taken back to h once
-        **{
-            f"fused, {tile} edges": {
-                "dram": dram + 4 * 3 * hidden, "l2": rows + 4 * 3 * product / tile, "fma": arithmetic,
-                "tensor": _TF32_PRODUCTS * 3 * product,
-            }
-            for tile in (16, 64)
+        # h read three times, its gradient written by each group and summed
+        "hidden": {
+            "dram": dram + 4 * hidden * (3 + 2 * groups), "l2": rows + 4 * hidden * (3 + 2 * groups),
+            "l1": rows + 4 * (4 * product / _TILE + 3 * hidden * w / _CHANNELS), "fma": arithmetic,
+            "tensor": _TF32_PRODUCTS * 4 * product,
         },
-        # six rows of values, slopes and curvatures, twice; 5 multiply-adds a weight, 10 with its slope, 1 for the sum
-        "table": {"dram": dram + 4, "l2": rows + 4 * 12 * w, "fma": arithmetic + 16 * w, "tensor": 0.0},
+        # six rows four times, a multiply-add each
+        "table": {
+            "dram": dram + 4 * 6 * (3 + 2 * groups), "l2": rows, "l1": rows + 4 * 24 * w, "fma": arithmetic + 24 * w,
+            "tensor": 0.0,
+        },
     }  # fmt: skip
 
 
 def seconds(cost: dict[str, float], device: str) -> tuple[float, str]:
     """(of an edge, what takes them)"""
-    dram, fma, tensor = DEVICES[device]
+    dram, l1, fma, tensor = DEVICES[device]
     parts = {
         "DRAM": cost["dram"] / dram,
         "L2": cost["l2"] / (_L2 * dram),
+        "L1": cost["l1"] / l1,
         "FMA": cost["fma"] / fma,
         "tensor cores": cost["tensor"] / tensor,
     }
@@ -83,8 +89,8 @@ def table() -> str:
     lines = [
         "# Radial weights on a GPU: three variants, counted", "",
         "Made by `python bench/radial_variants.py`, whose text says what is counted; nothing here is measured.", "",
-        "| case | variant | DRAM, bytes an edge | L2, bytes | FMA | tensor cores, FMA | " + " | ".join(DEVICES) + " |",
-        "|---" * (6 + len(DEVICES)) + "|",
+        "| case | variant | DRAM, bytes an edge | L2 | L1 | FMA | tensor cores, FMA | " + " | ".join(DEVICES) + " |",
+        "|---" * (7 + len(DEVICES)) + "|",
     ]  # fmt: skip
     for name, hidden in HIDDEN.items():
         case = CASES[name]
@@ -97,7 +103,7 @@ def table() -> str:
                 time, bound = seconds(cost, device)
                 text = f"{1e9 * time:.2f} ns ({bound})"
                 times.append(f"**{text}**" if best[device] == variant else text)
-            numbers = [f"{cost[part]:,.0f}" for part in ("dram", "l2", "fma", "tensor")]
+            numbers = [f"{cost[part]:,.0f}" for part in ("dram", "l2", "l1", "fma", "tensor")]
             lines.append(f"| {name} | {variant} | " + " | ".join([*numbers, *times]) + " |")
     return "\n".join(lines) + "\n"
 

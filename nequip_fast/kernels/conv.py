@@ -41,8 +41,9 @@ from nequip_fast.kernels.table import (
     output_column,
     output_components,
     path_entry,
-    power_of_two,
 )
+
+AT_ONCE = tl.constexpr(32)  # columns of h that are multiplied
 
 
 @triton.jit
@@ -57,9 +58,7 @@ def sum_over_edges(
 
     A program has one node and one block of channels of one group, and writes their outputs: no atomics.
     """
-    BLOCKS: tl.constexpr = blocks_before(TABLE, count_groups(TABLE), CHANNELS)
-    block = tl.program_id(0) % BLOCKS
-    node = (tl.program_id(0) // BLOCKS).to(tl.int64)
+    block, node = _share_of_program(blocks_before(TABLE, count_groups(TABLE), CHANNELS), HIDDEN)
     begin, end = tl.load(pointer + node), tl.load(pointer + node + 1)
     for GROUP in tl.static_range(count_groups(TABLE)):
         if (block >= blocks_before(TABLE, GROUP, CHANNELS)) & (block < blocks_before(TABLE, GROUP + 1, CHANNELS)):
@@ -83,17 +82,27 @@ def sum_over_edges(
 
 
 @triton.jit
+def _share_of_program(SHARES: tl.constexpr, HIDDEN: tl.constexpr):
+    """(share, node or block of edges). Programs in a row have the same node, whose features are read once; or, where
+    weights are formed, the same share, whose part of the matrix stays in the first cache."""
+    if HIDDEN == 0:
+        return tl.program_id(0) % SHARES, (tl.program_id(0) // SHARES).to(tl.int64)
+    else:
+        others = tl.num_programs(0) // SHARES
+        return tl.program_id(0) // others, (tl.program_id(0) % others).to(tl.int64)
+
+
+@triton.jit
 def _rows_of_weights(
     w, first, edge, real, WIDTH_W: tl.constexpr, HIDDEN: tl.constexpr, BANDED: tl.constexpr
 ):  # fmt: skip
-    """(of h, what an edge has: all, or where they begin; where the edges' rows of weights begin)."""
+    """Where the rows of h, and of the weights or of what they are formed from begin."""
     if HIDDEN == 0:
-        return edge, edge * WIDTH_W
+        return w, edge * WIDTH_W
     elif BANDED:
         return w + edge * HIDDEN, tl.load(first + edge, mask=real, other=0) * WIDTH_W
     else:
-        k = tl.arange(0, power_of_two(HIDDEN))[None, :]
-        return tl.load(w + edge * HIDDEN + k, mask=real & (k < HIDDEN), other=0.0), edge
+        return w + edge * HIDDEN, edge
 
 
 @triton.jit
@@ -112,10 +121,15 @@ def _weights(
             total += tl.load(hidden + K, mask=real, other=0.0) * row
         return total
     else:
-        k = tl.arange(0, power_of_two(HIDDEN))[:, None]
-        inside = (k < HIDDEN) & (channel < channels_of(TABLE, GROUP))
-        columns = tl.load(matrix + k * WIDTH_W + column, mask=inside, other=0.0)
-        return tl.dot(hidden, columns, input_precision=PRECISION, out_dtype=hidden.dtype)
+        total = tl.zeros(mask.shape, matrix.dtype.element_ty)
+        for start in range(0, HIDDEN, AT_ONCE):  # a loop, so that the compiler does not keep the matrix in registers
+            k = start + tl.arange(0, AT_ONCE)
+            some = tl.load(hidden + k[None, :], mask=real & (k < HIDDEN)[None, :], other=0.0)
+            k = k[:, None]
+            inside = (k < HIDDEN) & (channel < channels_of(TABLE, GROUP))
+            columns = tl.load(matrix + k * WIDTH_W + column, mask=inside, other=0.0)
+            total = tl.dot(some, columns, total, input_precision=PRECISION, out_dtype=total.dtype)
+        return total
 
 
 @triton.jit
@@ -182,8 +196,8 @@ def gradients_of_edges(
     With HIDDEN > 0 the gradients of h take the place of to_w: [groups, E, HIDDEN], to be summed. A program has a block
     of edges and all channels of one group. FIRST: groups before those of TABLE.
     """
-    group = tl.program_id(0) % count_groups(TABLE)
-    place = (tl.program_id(0) // count_groups(TABLE)).to(tl.int64) * EDGES + tl.arange(0, EDGES)[:, None]
+    group, block = _share_of_program(count_groups(TABLE), HIDDEN)
+    place = block * EDGES + tl.arange(0, EDGES)[:, None]
     real = place < edges
     edge = tl.load(order + place, mask=real, other=0)
     at_x = tl.load(sender + edge, mask=real, other=0) * WIDTH_X
@@ -269,13 +283,11 @@ def _add_gradients(
 def _no_gradients_of_hidden(
     like, HIDDEN: tl.constexpr, BANDED: tl.constexpr, EDGES: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Zeros: a block for each row that an edge interpolates, not yet summed over channels, or one [EDGES, HIDDEN]."""
+    """Zeros: a block for each row that an edge interpolates, to be summed over channels; or by columns of h."""
     if BANDED:
         return zeros(HIDDEN, EDGES, CHANNELS, like)
-    elif HIDDEN > 0:
-        return zeros(1, EDGES, power_of_two(HIDDEN), like)
     else:
-        return zeros(1, 1, 1, like)
+        return zeros((HIDDEN + AT_ONCE - 1) // AT_ONCE, EDGES, AT_ONCE, like)
 
 
 @triton.jit
@@ -291,11 +303,13 @@ def _add_gradients_of_hidden(
             to_hidden = add_at(to_hidden, K, to_w * row)
         return to_hidden
     else:
-        k = tl.arange(0, power_of_two(HIDDEN))[None, :]
-        inside = (k < HIDDEN) & tl.trans(channel < channels_of(TABLE, GROUP))
-        columns = tl.load(matrix + k * WIDTH_W + tl.trans(column), mask=inside, other=0.0)
-        product = tl.dot(to_w, columns, input_precision=PRECISION, out_dtype=to_w.dtype)
-        return add_at(to_hidden, 0, product)
+        for SOME in tl.static_range((HIDDEN + AT_ONCE - 1) // AT_ONCE):
+            k = SOME * AT_ONCE + tl.arange(0, AT_ONCE)[None, :]
+            inside = (k < HIDDEN) & tl.trans(channel < channels_of(TABLE, GROUP))
+            columns = tl.load(matrix + k * WIDTH_W + tl.trans(column), mask=inside, other=0.0)
+            product = tl.dot(to_w, columns, input_precision=PRECISION, out_dtype=to_w.dtype)
+            to_hidden = add_at(to_hidden, SOME, product)
+        return to_hidden
 
 
 @triton.jit
@@ -304,8 +318,9 @@ def _store_gradients_of_hidden(row, to_hidden, real, HIDDEN: tl.constexpr, BANDE
         for K in tl.static_range(HIDDEN):
             tl.store(row + K, tl.sum(to_hidden[K], 1)[:, None], mask=real)
     else:
-        k = tl.arange(0, power_of_two(HIDDEN))[None, :]
-        tl.store(row + k, to_hidden[0], mask=real & (k < HIDDEN))
+        for SOME in tl.static_range((HIDDEN + AT_ONCE - 1) // AT_ONCE):
+            k = SOME * AT_ONCE + tl.arange(0, AT_ONCE)[None, :]
+            tl.store(row + k, to_hidden[SOME], mask=real & (k < HIDDEN))
 
 
 @triton.jit

@@ -31,6 +31,7 @@ from nequip_fast.ops import backend
 from nequip_fast.ops.paths import ConvProblem, Path
 
 _LARGEST_GROUP = 40  # components that a program sums: beyond it their registers run short
+HIDDEN_GROUP = 20  # the same where it also forms weights by matrix products
 _LARGEST_PART = 150  # coefficients: the time that Triton takes for a kernel grows with their square
 _REGISTERS = 128  # of a lane, for components that live at the same time
 _MOST = 4  # elements of a block that a lane holds
@@ -259,12 +260,6 @@ def decoded(text, known={}):  # noqa: B006  kept between calls: a table is parse
 
         known[text] = json.loads(text)
     return known[text]
-
-
-@triton.constexpr_function
-def power_of_two(number):
-    """The smallest that is not below, and of which tensor cores take tiles."""
-    return max(16, 1 << (number - 1).bit_length())
 
 
 @triton.constexpr_function

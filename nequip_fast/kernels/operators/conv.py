@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nequip_fast.kernels import conv, layout
 from nequip_fast.kernels.operators.launch import contiguous, indices, launch, operator
-from nequip_fast.kernels.table import Table, irreps, table
+from nequip_fast.kernels.table import HIDDEN_GROUP, Table, irreps, table
 
 KERNELS = [conv.sum_over_edges, conv.gradients_of_edges, layout.to_channel_last]
 
@@ -102,7 +102,7 @@ class Weights(NamedTuple):
 
     def table(self, text: str, transposed: bool = False) -> Table:
         """Of the problem; a program that forms a product has few components to sum besides."""
-        return table(text, transposed, 20) if self.multiplied else table(text, transposed)
+        return table(text, transposed, HIDDEN_GROUP) if self.multiplied else table(text, transposed)
 
     def arguments(self) -> tuple[Tensor, Tensor, Tensor]:
         """h, matrix and first, or any tensor where there is none."""
@@ -158,16 +158,20 @@ def _gradients(
     if want[1] or want[2]:
         x, (y,) = _channel_last(x, text, "x"), contiguous(y)
         along = (None if dx is None else _channel_last(dx, text, "x")), dy, dw
-        groups, edges = 0, sender.shape[0]
+        edges, before = sender.shape[0], 0
+        # a program that multiplies matrices both for w and for h would run out of registers
+        kinds = [(True, False), (False, True)] if weights.multiplied and want[1] and want[2] else [want[1:]]
         for part in paths.parts:
             tile = part.tile(x.dtype, any(t is not None for t in d), y.shape[1], weights.multiplied)
-            launch(
-                conv.gradients_of_edges, len(part.groups) * triton.cdiv(edges, tile["EDGES"]),
-                to_y, to_w, x, y, w, g, *_or(along, (x, y, w)), matrix, first, sender, receiver, receiver_order, edges,
-                TABLE=part.text, FIRST=groups, WIDTH_X=x.shape[1], WIDTH_Y=y.shape[1], WIDTH_OUT=g.shape[1],
-                WANT_Y=want[1], WANT_W=want[2], **weights.constants(), **_along(along), **tile,
-            )  # fmt: skip
-            groups += len(part.groups)
+            for want_y, want_w in kinds:
+                launch(
+                    conv.gradients_of_edges, len(part.groups) * triton.cdiv(edges, tile["EDGES"]),
+                    to_y, to_w, x, y, w, g, *_or(along, (x, y, w)), matrix, first,
+                    sender, receiver, receiver_order, edges,
+                    TABLE=part.text, FIRST=before, WIDTH_X=x.shape[1], WIDTH_Y=y.shape[1], WIDTH_OUT=g.shape[1],
+                    WANT_Y=want_y, WANT_W=want_w, **weights.constants(), **_along(along), **tile,
+                )  # fmt: skip
+            before += len(part.groups)
     return to_x, to_y.sum(0), to_w if to_w.dim() == 2 else to_w.sum(0)
 
 
