@@ -33,7 +33,6 @@ from bench.timing import MIN_ROUNDS, interleaved, keep_freed_memory, machine
 from nequip_fast.files import write_text
 
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # a contender that computes something else is not compared
-_DEFAULT_PEERS = [name for name in PEERS if name not in (OURS, "reference")]
 
 
 class Disagreement(Exception):
@@ -95,18 +94,37 @@ def contenders_of(
     return calls, absent
 
 
-def compare(case: Case, mode: str, dtype: str, calls: dict[str, Call]) -> None:
+def default_peers(device: str) -> list[str]:
+    """All that have kernels for the device, but for the plain-torch definition."""
+    return [
+        name
+        for name, peer in PEERS.items()
+        if name not in (OURS, "reference") and device in getattr(peer, "DEVICES", (device,))
+    ]
+
+
+def compare(case: Case, mode: str, dtype: str, calls: dict[str, Call]) -> dict[str, str]:
     """Every contender computes what we compute; this is also the call that warms each up.
 
+    Returns:
+        Why those of other libraries that could not run did not.
+
     Raises:
-        Disagreement: one does not.
+        Disagreement: one computes something else.
     """
-    expected = calls[OURS].run()
+    expected, failed = calls[OURS].run(), {}
     for name, call in calls.items():
-        results = call.as_ours(call.run())
+        try:
+            results = call.as_ours(call.run())
+        except Exception as error:
+            if not hasattr(PEERS[name], "DEVICES"):
+                raise
+            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            continue
         errors = [float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(results, expected, strict=True)]
         if not max(errors) < _TOLERANCE[dtype]:
             raise Disagreement(f"{name} computes something else in {case.name}, {mode}, {dtype}: {errors}")
+    return failed
 
 
 def measure(
@@ -121,7 +139,9 @@ def measure(
     rows = []
     for mode in contenders[OURS]:
         calls = {name: modes[mode] for name, modes in contenders.items() if mode in modes}
-        compare(case, mode, dtype, calls)
+        for name, reason in compare(case, mode, dtype, calls).items():
+            del calls[name]
+            absent[f"{name}, {mode}"] = reason
         timings = interleaved(
             {name: call.run for name, call in calls.items()},
             device,
@@ -167,8 +187,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
     result.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     result.add_argument("--dtype", nargs="+", choices=list(_TOLERANCE), default=list(_TOLERANCE))
-    result.add_argument("--peers", nargs="*", choices=peers, default=_DEFAULT_PEERS, metavar="PEER",
-                        help=f"{', '.join(peers)} (default: all but reference)")  # fmt: skip
+    result.add_argument("--peers", nargs="*", choices=peers, metavar="PEER",
+                        help=f"{', '.join(peers)} (default: all for the device, but reference)")  # fmt: skip
     result.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads (default: 2)")
     result.add_argument("--budget", type=float, default=35, metavar="MINUTES",
                         help="aim at this time for the whole run; five rounds of every case come first")  # fmt: skip
@@ -203,16 +223,26 @@ def start_report(arguments: argparse.Namespace, peaks: Peaks | None) -> dict[str
     return report
 
 
+def measured_peaks(device: str, threads: int) -> Peaks | None:
+    """Of this processor or GPU."""
+    if device == "cpu":
+        return measure_peaks(threads)
+    from bench.gpu_peaks import measure_gpu_peaks
+
+    return measure_gpu_peaks()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print, write."""
     arguments = parser().parse_args(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("bench: no CUDA device that this torch can use", file=sys.stderr)
         return 2
+    peers = default_peers(arguments.device) if arguments.peers is None else arguments.peers
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     end = time.monotonic() + 60 * arguments.budget
-    report = start_report(arguments, measure_peaks(arguments.threads) if arguments.device == "cpu" else None)
+    report = start_report(arguments, measured_peaks(arguments.device, arguments.threads))
     peaks = Peaks(**report["peaks"]) if report["peaks"] else None
     done = {(row["case"], row["dtype"]) for row in report["rows"]}
     todo = [(n, d) for n in arguments.case for d in arguments.dtype if (n, d) not in done]
@@ -222,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"[{i + 1}/{len(todo)}] {name} {dtype}", file=sys.stderr, flush=True)
         share = max(0.0, end - time.monotonic()) / (len(todo) - i)
         try:
-            report["rows"] += measure(case, arguments.peers, dtype, arguments.device, share, arguments.quick, peaks)
+            report["rows"] += measure(case, peers, dtype, arguments.device, share, arguments.quick, peaks)
         except Disagreement as error:  # no number for this case, the others stand
             disagreements.append(str(error))
         torch.compiler.reset()
