@@ -35,6 +35,7 @@ from bench.problems import CASES, ConvCase, HarmonicsCase, ModuleCase
 from bench.radial_variants import HIDDEN
 from nequip_fast import nn, o3
 from nequip_fast.kernels import operators
+from nequip_fast.kernels.tuning import Tile
 from nequip_fast.ops import ConvProblem, Graph
 
 ARCHITECTURES = (80, 90, 100)
@@ -123,8 +124,8 @@ def _recorded() -> Iterator[list[tuple[Any, tuple[Any, ...], dict[str, Any]]]]:
     """What would be launched, in a list, instead of launching it."""
     recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
 
-    def record(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
-        recorded.append((kernel, arguments, constants))
+    def record(kernel: Any, programs: Any, *arguments: Any, tiles: list[Tile], **constants: Any) -> None:
+        recorded.append((kernel, arguments, constants | tiles[0]))
 
     originals = [module.launch for module in operators.MODULES]
     for module in operators.MODULES:

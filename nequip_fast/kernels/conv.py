@@ -70,7 +70,9 @@ def sum_over_edges(
                 real = place < end
                 edge = tl.load(order + place, mask=real, other=0)
                 at_x = tl.load(neighbour + edge, mask=real, other=0) * WIDTH_X + channel
-                hidden, at_w = _rows_of_weights(w, first, edge, real, WIDTH_W, HIDDEN, BANDED)
+                hidden, at_w = w + edge * HIDDEN, edge * WIDTH_W
+                if BANDED:
+                    at_w = tl.load(first + edge, mask=real, other=0) * WIDTH_W
                 for PATH in tl.static_range(count_paths(TABLE, GROUP)):
                     sums = _add_messages(
                         sums, x, y, w, dx, dy, dw, matrix, hidden, at_x, edge * WIDTH_Y, at_w,
@@ -90,19 +92,6 @@ def _share_of_program(SHARES: tl.constexpr, HIDDEN: tl.constexpr):
     else:
         others = tl.num_programs(0) // SHARES
         return tl.program_id(0) // others, (tl.program_id(0) % others).to(tl.int64)
-
-
-@triton.jit
-def _rows_of_weights(
-    w, first, edge, real, WIDTH_W: tl.constexpr, HIDDEN: tl.constexpr, BANDED: tl.constexpr
-):  # fmt: skip
-    """Where the rows of h, and of the weights or of what they are formed from begin."""
-    if HIDDEN == 0:
-        return w, edge * WIDTH_W
-    elif BANDED:
-        return w + edge * HIDDEN, tl.load(first + edge, mask=real, other=0) * WIDTH_W
-    else:
-        return w + edge * HIDDEN, edge
 
 
 @triton.jit
@@ -206,7 +195,9 @@ def gradients_of_edges(
         if group == GROUP:
             sums = zeros(WIDTH_Y, EDGES, CHANNELS, y)
             to_hidden = _no_gradients_of_hidden(y, HIDDEN, BANDED, EDGES, CHANNELS)
-            hidden, at_w = _rows_of_weights(w, first, edge, real, WIDTH_W, HIDDEN, BANDED)
+            hidden, at_w = w + edge * HIDDEN, edge * WIDTH_W
+            if BANDED:
+                at_w = tl.load(first + edge, mask=real, other=0) * WIDTH_W
             for start in range(0, channels_of(TABLE, GROUP), CHANNELS):
                 channel = start + tl.arange(0, CHANNELS)[None, :]
                 mask = real & (channel < channels_of(TABLE, GROUP))

@@ -27,6 +27,7 @@ import triton
 from e3nn import o3
 from torch.utils._python_dispatch import _disable_current_modes
 
+from nequip_fast.kernels.tuning import Tile
 from nequip_fast.ops import backend
 from nequip_fast.ops.paths import ConvProblem, Path
 
@@ -66,15 +67,14 @@ class Part:
     def __init__(self, groups: list[Any]) -> None:
         self.groups = groups
         self.text = dumps(groups, separators=(",", ":"))
+        self._tiles: dict[Any, list[Tile]] = {}
 
     def blocks(self, channels: int) -> int:
         """Blocks of so many channels in all groups."""
         return blocks_before(self.text, len(self.groups), channels)
 
-    def tile(self, dtype: torch.dtype, tangent: bool, width_y: int = 0, multiplied: bool = False) -> dict[str, int]:
-        """A block of edges and channels for one warp, as large as its registers hold.
-
-        The least that tensor cores take, for four warps, where weights are products of matrices.
+    def tiles(self, dtype: torch.dtype, tangent: bool, width_y: int = 0, multiplied: bool = False) -> list[Tile]:
+        """Blocks of edges and channels: the first by rule of thumb, others around it.
 
         Args:
             dtype: of the elements.
@@ -82,9 +82,22 @@ class Part:
             width_y: columns of y whose gradients a program sums; 0: it sums components of the group's outputs.
             multiplied: weights are products of matrices.
         """
-        if multiplied:
-            widest = triton.next_power_of_2(max(group[0] for group in self.groups))
-            return {"EDGES": 16, "CHANNELS": max(16, min(32, widest)), "num_warps": 4, "num_stages": 1}
+        asked = dtype, tangent, width_y, multiplied
+        if asked not in self._tiles:
+            self._tiles[asked] = self._multiplied_tiles() if multiplied else self._tiles_for(dtype, tangent, width_y)
+        return self._tiles[asked]
+
+    def _multiplied_tiles(self) -> list[Tile]:
+        """From the least that tensor cores take on."""
+        widest = triton.next_power_of_2(max(group[0] for group in self.groups))
+        sizes = (16, 32, 4), (16, 32, 2), (16, 32, 8), (16, 16, 4), (32, 32, 4), (32, 32, 8)
+        return [
+            {"EDGES": edges, "CHANNELS": max(16, min(channels, widest)), "num_warps": warps, "num_stages": 1}
+            for edges, channels, warps in sizes
+        ]
+
+    def _tiles_for(self, dtype: torch.dtype, tangent: bool, width_y: int) -> list[Tile]:
+        """From one warp with a block as large as its registers hold on."""
         live = max(
             (width_y or sum(n3 for _, n3 in outputs))
             + max(2 * n1 + (n2 + n3 if width_y else 0) for *_, n1, n2, n3, _ in paths)
@@ -95,7 +108,12 @@ class Part:
         widest = max(group[0] for group in self.groups)
         channels = min(32, triton.next_power_of_2(widest))
         each = _INTERPRETED if backend.INTERPRETED else min(each, _MOST)
-        return {"EDGES": each * 32 // channels, "CHANNELS": channels, "num_warps": 1}
+        lanes = 32 * each
+        return [
+            {"EDGES": max(1, lanes * more // width), "CHANNELS": width, "num_warps": warps}
+            for width in dict.fromkeys((channels, max(8, channels // 2), max(4, channels // 4)))
+            for more, warps in ((1, 1), (2, 1), (2, 2), (4, 2), (4, 4))
+        ]
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from nequip_fast.kernels import conv, layout
 from nequip_fast.kernels.operators.launch import contiguous, indices, launch, operator
-from nequip_fast.kernels.table import HIDDEN_GROUP, Table, irreps, table
+from nequip_fast.kernels.table import HIDDEN_GROUP, Part, Table, irreps, table
+from nequip_fast.kernels.tuning import Tile
 
 KERNELS = [conv.sum_over_edges, conv.gradients_of_edges, layout.to_channel_last]
 
@@ -128,12 +130,12 @@ def _sums(x: Tensor, y: Tensor, weights: Weights, d: Tangent, walk: tuple[Tensor
     nodes = pointer.shape[0] - 1
     out = (x.new_empty if paths.covers_output else x.new_zeros)(nodes, paths.width_out)
     for part in paths.parts:
-        tile = part.tile(x.dtype, any(t is not None for t in d), multiplied=weights.multiplied)
         launch(
-            conv.sum_over_edges, nodes * part.blocks(tile["CHANNELS"]),
+            conv.sum_over_edges, partial(_programs_of_nodes, part, nodes),
             out, x, y, w, *_or(d, (x, y, w)), matrix, first, pointer, order, neighbour,
             TABLE=part.text, WIDTH_X=paths.width_in, WIDTH_Y=y.shape[1], WIDTH_OUT=paths.width_out,
-            **weights.constants(), **_along(d), **tile,
+            **weights.constants(), **_along(d),
+            tiles=part.tiles(x.dtype, any(t is not None for t in d), multiplied=weights.multiplied),
         )  # fmt: skip
     return out
 
@@ -162,17 +164,27 @@ def _gradients(
         # a program that multiplies matrices both for w and for h would run out of registers
         kinds = [(True, False), (False, True)] if weights.multiplied and want[1] and want[2] else [want[1:]]
         for part in paths.parts:
-            tile = part.tile(x.dtype, any(t is not None for t in d), y.shape[1], weights.multiplied)
+            groups = len(part.groups)
             for want_y, want_w in kinds:
                 launch(
-                    conv.gradients_of_edges, len(part.groups) * triton.cdiv(edges, tile["EDGES"]),
+                    conv.gradients_of_edges,
+                    partial(_programs_of_edges, groups, edges),
                     to_y, to_w, x, y, w, g, *_or(along, (x, y, w)), matrix, first,
                     sender, receiver, receiver_order, edges,
                     TABLE=part.text, FIRST=before, WIDTH_X=x.shape[1], WIDTH_Y=y.shape[1], WIDTH_OUT=g.shape[1],
-                    WANT_Y=want_y, WANT_W=want_w, **weights.constants(), **_along(along), **tile,
+                    WANT_Y=want_y, WANT_W=want_w, **weights.constants(), **_along(along),
+                    tiles=part.tiles(x.dtype, any(t is not None for t in d), y.shape[1], weights.multiplied),
                 )  # fmt: skip
-            before += len(part.groups)
+            before += groups
     return to_x, to_y.sum(0), to_w if to_w.dim() == 2 else to_w.sum(0)
+
+
+def _programs_of_nodes(part: Part, nodes: Any, tile: Tile) -> Any:
+    return nodes * part.blocks(tile["CHANNELS"])
+
+
+def _programs_of_edges(groups: int, edges: Any, tile: Tile) -> Any:
+    return groups * triton.cdiv(edges, tile["EDGES"])
 
 
 def _gradients_of_weights(weights: Weights, paths: Table) -> Tensor:
@@ -181,13 +193,19 @@ def _gradients_of_weights(weights: Weights, paths: Table) -> Tensor:
     return w.new_zeros(w.shape) if weights.matrix is None else w.new_empty(paths.count_groups, *w.shape)
 
 
+_COPY_TILES = [{"SIZE": 128, "num_warps": warps} for warps in (4, 1, 2)]
+
+
 def _channel_last(rows: Tensor, text: str, of: str) -> Tensor:
     """Rows of ``x`` or ``out`` as the kernels read them."""
     copied = irreps(text, of)
     if copied == "[]":
         return rows.contiguous()
     out = torch.empty_like(rows, memory_format=torch.contiguous_format)
-    launch(layout.to_channel_last, rows.shape[0], out, rows.contiguous(), IRREPS=copied, WIDTH=rows.shape[1], SIZE=128)
+    launch(
+        layout.to_channel_last, lambda tile: rows.shape[0], out, rows.contiguous(), tiles=_COPY_TILES,
+        IRREPS=copied, WIDTH=rows.shape[1],
+    )  # fmt: skip
     return out
 
 

@@ -53,9 +53,12 @@ def _gate_table(text: str) -> tuple[str, int, bool]:
     return json.dumps(problem.segments, separators=(",", ":")), problem.dim_out, read == problem.dim_in
 
 
+_TILES = [{"ROWS": rows, "CHANNELS": 32, "num_warps": warps} for rows, warps in ((4, 1), (1, 1), (2, 1), (8, 2))]
+
+
 def _launch_gate(kernel: Any, tensors: tuple[Tensor, ...], x: Tensor, segments: str, width: int) -> None:
-    rows, per_program = x.numel() // max(x.shape[-1], 1), 4
+    rows = x.numel() // max(x.shape[-1], 1)
     launch(
-        kernel, triton.cdiv(rows, per_program), *tensors, rows,
-        SEGMENTS=segments, WIDTH_IN=x.shape[-1], WIDTH_OUT=width, ROWS=per_program, CHANNELS=32, num_warps=1,
+        kernel, lambda tile: triton.cdiv(rows, tile["ROWS"]), *tensors, rows, tiles=_TILES,
+        SEGMENTS=segments, WIDTH_IN=x.shape[-1], WIDTH_OUT=width,
     )  # fmt: skip

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op, triton_op, wrap_triton
 
+from nequip_fast.kernels.tuning import Launch, Tile, chosen
 from nequip_fast.ops import backend
 
 # Interpreted kernels are no part of a graph: an operator that runs them is opaque to torch.compile.
 operator: Any = custom_op if backend.INTERPRETED else triton_op
 
 
-def launch(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
-    """Run so many programs of a kernel, on the device of its first argument."""
+def launch(
+    kernel: Any, programs: Callable[[Tile], Any], *arguments: Any, tiles: Sequence[Tile], **constants: Any
+) -> None:
+    """Run a kernel on the device of its first argument.
+
+    Args:
+        programs: how many, for a tile.
+        tiles: the block sizes that it may have, the first by rule of thumb.
+    """
+    tile = chosen(Launch(kernel, programs, arguments, constants, tiles))
+    run = (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs(tile),)]
     if torch.version.cuda is None:
-        (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs,)](*arguments, **constants)
+        run(*arguments, **constants, **tile)
         return
     with torch.cuda.device_of(arguments[0]):  # Triton's own choice is the current device
-        (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs,)](*arguments, **constants)
+        run(*arguments, **constants, **tile)
 
 
 def contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:

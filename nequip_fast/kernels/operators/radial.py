@@ -41,8 +41,9 @@ def triton_radial_vjp_grad(
 
 
 def _launch_radial(kernel: Any, tensors: tuple[Tensor, ...], x: Tensor, p: float, factor: float, roots: Tensor) -> None:
-    rows, count, per_program = x.numel(), roots.shape[0], 32
+    rows, count = x.numel(), roots.shape[0]
     launch(
-        kernel, triton.cdiv(rows, per_program), *contiguous(*tensors, roots), rows,
-        P=p, FACTOR=factor, COUNT=count, ROWS=per_program, SIZE=triton.next_power_of_2(max(count, 1)), num_warps=4,
+        kernel, lambda tile: triton.cdiv(rows, tile["ROWS"]), *contiguous(*tensors, roots), rows,
+        tiles=[{"ROWS": 8 * warps, "num_warps": warps} for warps in (4, 1, 2)],
+        P=p, FACTOR=factor, COUNT=count, SIZE=triton.next_power_of_2(max(count, 1)),
     )  # fmt: skip

@@ -19,7 +19,8 @@ def triton_segment_sum(m: Tensor, ptr: Tensor, order: Tensor, receiver: Tensor) 
     blocks = triton.cdiv(width, columns)
     out = m.new_empty(nodes, width)
     launch(
-        segment_sum.segment_sum, nodes * blocks, out, m.contiguous(), *indices(ptr, order),
-        WIDTH=width, BLOCKS=max(1, blocks), EDGES=max(1, 256 // columns), COLUMNS=columns, num_warps=2,
+        segment_sum.segment_sum, lambda tile: nodes * blocks, out, m.contiguous(), *indices(ptr, order),
+        tiles=[{"EDGES": max(1, 64 * warps * 2 // columns), "num_warps": warps} for warps in (2, 1, 4)],
+        WIDTH=width, BLOCKS=max(1, blocks), COLUMNS=columns,
     )  # fmt: skip
     return out

@@ -44,12 +44,14 @@ def triton_spherical_harmonics_vjp_grad(
     return to_v, to_g
 
 
+_TILES = [{"ROWS": rows, "num_warps": rows // 32} for rows in (128, 32, 64)]
+
+
 def _launch_harmonics(
     kernel: Any, tensors: tuple[Tensor, ...], like: Tensor, degrees: Sequence[int], normalization: str, normalize: bool
 ) -> None:
-    rows, per_program = tensors[0].numel() // tensors[0].shape[-1], 128
+    rows = tensors[0].numel() // tensors[0].shape[-1]
     launch(
-        kernel, triton.cdiv(rows, per_program), *contiguous(*tensors), rows,
+        kernel, lambda tile: triton.cdiv(rows, tile["ROWS"]), *contiguous(*tensors), rows, tiles=_TILES,
         HARMONICS=harmonics_table(tuple(degrees), normalization), NORMALIZED=normalize, WIDTH=like.shape[-1],
-        ROWS=per_program, num_warps=4,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from nequip_fast.kernels import tensor_product
 from nequip_fast.kernels.operators.launch import contiguous, launch, operator
 from nequip_fast.kernels.product_table import product_table, weight_blocks_before, weighted
+from nequip_fast.kernels.table import Part
+from nequip_fast.kernels.tuning import Tile
 
 KERNELS = [tensor_product.contract, tensor_product.contract_weights, tensor_product.contract_weights_of_rows]
 
@@ -94,25 +97,28 @@ def _summed(like: Tensor, wanted: bool, *terms: tuple[Tensor | None, Callable[[T
 _CHUNKS = 32  # of rows, whose gradients of shared weights are summed apart
 
 
-def _tile(dtype: torch.dtype) -> dict[str, Any]:
-    """Blocks of rows, channels and pairs whose products take no more registers and shared memory than any GPU has."""
+def _tiles(dtype: torch.dtype) -> list[Tile]:
+    """Blocks of rows, channels and pairs; the first takes no more registers and shared memory than any GPU has."""
     rows = 32 if dtype == torch.float32 else 16
-    return {"ROWS": rows, "LANES": 32, "PAIRS": 32, "PRECISION": "ieee", "num_warps": 4, "num_stages": 2}
+    return [
+        {"ROWS": rows * more, "LANES": lanes, "PAIRS": 32, "num_warps": warps, "num_stages": 2}
+        for more, lanes, warps in ((1, 32, 4), (1, 32, 2), (1, 32, 8), (2, 32, 4), (2, 32, 8), (1, 64, 4), (1, 64, 8))
+    ]
 
 
 def _contracted(target: str, a: Tensor, b: Tensor, w: Tensor, rows: int, text: str) -> Tensor:
     """[rows, width of the target]."""
     paths = product_table(text, target)
     a, b, w = contiguous(a, b, w)
-    tile = _tile(a.dtype)
     results = []
     for layer, covered in zip(paths.layers, paths.covered, strict=True):
         out = (a.new_empty if covered else a.new_zeros)(rows, paths.width)
         for part in layer:
-            blocks = part.blocks(tile["LANES"])
             launch(
-                tensor_product.contract, blocks * triton.cdiv(rows, tile["ROWS"]), out, a, b, w, rows,
-                TABLE=part.text, TARGET=target, WIDTH=paths.width, **_row_strides(A=a, B=b, W=w), **tile,
+                tensor_product.contract,
+                partial(_programs_of_rows, part, rows),
+                out, a, b, w, rows, tiles=_tiles(a.dtype), TABLE=part.text, TARGET=target, WIDTH=paths.width,
+                **_row_strides(A=a, B=b, W=w), PRECISION="ieee",
             )  # fmt: skip
         results.append(out)
     return sum(results[1:], results[0]) if results else a.new_zeros(rows, paths.width)
@@ -133,21 +139,30 @@ def _contracted_to_weights(w: Tensor, x: Tensor, y: Tensor, g: Tensor, text: str
     out = (w.new_empty if paths.covered == [True] else w.new_zeros)(chunks, width)
     x, y, g = contiguous(x, y, g)
     strides = {**_row_strides(A=x, B=y), "ROW_G": g.shape[1]}
-    tile = _tile(w.dtype)
+    tiles = _tiles(w.dtype)
     for part in itertools.chain(*paths.layers):
         if shared:
-            blocks = weight_blocks_before(part.text, len(part.groups), tile["PAIRS"], tile["LANES"])
             launch(
-                tensor_product.contract_weights, blocks * chunks, out, x, y, g, rows, chunk,
-                TABLE=part.text, WIDTH=width, **strides, **tile,
+                tensor_product.contract_weights,
+                partial(_programs_of_chunks, part, chunks),
+                out, x, y, g, rows, chunk, tiles=tiles, TABLE=part.text, WIDTH=width, **strides, PRECISION="ieee",
             )  # fmt: skip
         else:
             launch(
                 tensor_product.contract_weights_of_rows,
-                part.blocks(tile["LANES"]) * triton.cdiv(rows, tile["ROWS"]), out, x, y, g, rows,
-                TABLE=part.text, WIDTH=width, **strides, ROWS=tile["ROWS"], LANES=tile["LANES"], num_warps=4,
+                partial(_programs_of_rows, part, rows),
+                out, x, y, g, rows, tiles=[{k: v for k, v in tile.items() if k != "PAIRS"} for tile in tiles],
+                TABLE=part.text, WIDTH=width, **strides,
             )  # fmt: skip
     return out.sum(0, keepdim=True) if shared else out
+
+
+def _programs_of_rows(part: Part, rows: Any, tile: Tile) -> Any:
+    return part.blocks(tile["LANES"]) * triton.cdiv(rows, tile["ROWS"])
+
+
+def _programs_of_chunks(part: Part, chunks: Any, tile: Tile) -> Any:
+    return chunks * weight_blocks_before(part.text, len(part.groups), tile["PAIRS"], tile["LANES"])
 
 
 def _row_strides(**operands: Tensor) -> dict[str, int]:
