@@ -57,7 +57,13 @@ class Launch:
     part: int  # of those that share the work
     kernel: Any
     arguments: tuple[Any, ...]
-    constants: dict[str, Any]
+    fixed: dict[str, Any]
+    tiles: list[Tile]  # the first by rule of thumb
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """All that it is compiled for."""
+        return self.fixed | self.tiles[0]
 
 
 def launches(case: ConvCase | HarmonicsCase | ModuleCase, dtype: torch.dtype = torch.float32) -> list[Launch]:
@@ -120,12 +126,12 @@ class _Ours:
 
 
 @contextmanager
-def _recorded() -> Iterator[list[tuple[Any, tuple[Any, ...], dict[str, Any]]]]:
+def _recorded() -> Iterator[list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tile]]]]:
     """What would be launched, in a list, instead of launching it."""
-    recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+    recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tile]]] = []
 
     def record(kernel: Any, programs: Any, *arguments: Any, tiles: list[Tile], **constants: Any) -> None:
-        recorded.append((kernel, arguments, constants | tiles[0]))
+        recorded.append((kernel, arguments, constants, tiles))
 
     originals = [module.launch for module in operators.MODULES]
     for module in operators.MODULES:

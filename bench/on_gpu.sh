@@ -3,9 +3,9 @@
 # hypothesis, and no network. Results go to $OUT (default: bench/results/gpu).
 #
 #   bash bench/on_gpu.sh               everything
-#   bash bench/on_gpu.sh test bench    some of it: test, sanitize, bench (the build is always done first)
+#   bash bench/on_gpu.sh test bench    some of it: test, sanitize, tune, bench (the build is always done first)
 #   bash bench/on_gpu.sh --rehearse    the same steps where there is no GPU, those that need one left out
-#   PEER_WHEELS=folder bash bench/on_gpu.sh    install wheels of peers from a folder first
+#   PEER_WHEELS=folder bash bench/on_gpu.sh    take peers from a folder of wheels, OpenEquivariance as its source
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rehearse=
@@ -14,16 +14,23 @@ if [ "${1:-}" = --rehearse ]; then
   rehearse=yes default=build/rehearsal
   shift
 fi
-stages=" ${*:-test sanitize bench} "
+stages=" ${*:-test sanitize tune bench} "
 out=${OUT:-$default}
 python=${PYTHON:-python3}
 mkdir -p "$out"
+out=$(realpath "$out")
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export TRITON_DEFAULT_FP_FUSION=1 TORCHINDUCTOR_FORCE_DISABLE_CACHES=1
+export NEQUIP_FAST_CACHE="$out/cache"
 failed=
 
 if [ -d "${PEER_WHEELS:-}" ]; then
-  "$python" -m pip install --no-index --no-deps --quiet "$PEER_WHEELS"/*.whl || echo "some wheels of peers did not install"
+  "$python" -m pip install --no-index --no-deps --quiet --target "$out/peers" "$PEER_WHEELS"/*.whl ||
+    echo "some wheels of peers did not install"
+  for source in "$PEER_WHEELS"/openequivariance-*.tar.gz; do
+    [ ! -f "$source" ] || tar xzf "$source" -C "$out/peers" --strip-components=1
+  done
+  export PYTHONPATH="$PYTHONPATH:$out/peers"
 fi
 
 echo "== build"
@@ -52,10 +59,19 @@ if [[ $stages == *" sanitize "* ]]; then
   done
 fi
 
+if [[ $stages == *" tune "* ]]; then
+  echo "== block sizes"
+  "$python" bench/tune.py --seconds 150 --cases conv-M conv-L conv-l3i5 conv-mace-large | tee "$out/tune.txt" ||
+    failed="$failed tune"
+fi
+
 if [[ $stages == *" bench "* ]]; then
   echo "== benchmark"
-  "$python" bench/run.py --device cuda --dtype float32 --case conv-S conv-M conv-L conv-l3i5 conv-mace-large \
-    conv-32-l2-parity harmonics-l3 gate-M --peers reference e3nn e3nn-compiled --json "$out/bench.json" | tee "$out/bench.txt"
+  "$python" bench/run.py --device cuda --dtype float32 --budget 8 --json "$out/bench.json" --case \
+    conv-M conv-L conv-l3i5 conv-mace-large conv-S conv-32-l2-parity harmonics-l3 gate-M self-connection-M-1000 product-uvu |
+    tee "$out/bench.txt" || failed="$failed benchmark"
+  echo "== radial weights"
+  "$python" bench/radial_variants.py --measure "$out/radial-variants.json" || failed="$failed radial-variants"
 fi
 
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

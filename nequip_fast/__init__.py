@@ -13,14 +13,19 @@ except PackageNotFoundError:  # imported from a source tree that was never insta
 
 if TYPE_CHECKING:
     from nequip_fast.engine import compile, load
+    from nequip_fast.kernels.tuning import tune
 
-__all__ = ["__version__", "compile", "get_backend", "info", "load", "set_backend", "use_backend"]
+__all__ = ["__version__", "compile", "get_backend", "info", "load", "set_backend", "tune", "use_backend"]
 
 
 def __getattr__(name: str) -> Any:
-    """``compile`` and ``load`` of the inference engine, imported when they are asked for."""
+    """``compile`` and ``load`` of the inference engine and ``tune`` of GPU kernels, imported when asked for."""
     if name in ("compile", "load"):
         from nequip_fast import engine
 
         return getattr(engine, name)
+    if name == "tune":
+        from nequip_fast.kernels.tuning import tune
+
+        return tune
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
