@@ -71,12 +71,14 @@ def launches(case: ConvCase | HarmonicsCase | ModuleCase, dtype: torch.dtype = t
     if isinstance(case, ConvCase):
         calls = _conv_calls(case, dtype)
     elif isinstance(case, HarmonicsCase):
-        calls = _calls_with_vjp("spherical_harmonics", 3, (case.l_max + 1) ** 2, dtype, *_harmonics_arguments(case))
+        calls = _calls_with_vjp(
+            "spherical_harmonics", case.edges, 3, (case.l_max + 1) ** 2, dtype, *_harmonics_arguments(case)
+        )
     elif case.kind != "gate":
         calls = _product_calls(case, dtype)
     else:
         problem = case.build(_Ours).problem
-        calls = _calls_with_vjp("gate", problem.dim_in, problem.dim_out, dtype, problem.text)
+        calls = _calls_with_vjp("gate", case.rows, problem.dim_in, problem.dim_out, dtype, problem.text)
     found: list[Launch] = []
     for what, call in calls:
         with _recorded() as recorded:
@@ -191,7 +193,7 @@ def _calls_with_formed_weights(
 def _product_calls(case: ModuleCase, dtype: torch.dtype) -> list[tuple[str, Any]]:
     """The second derivatives launch the same kernels again."""
     problem = case.build(_Ours).problem
-    rows, weights = 1_000, 1 if case.kind == "self-connection" else 1_000
+    rows, weights = case.rows, 1 if case.kind == "self-connection" else case.rows
     shapes = (rows, problem.dim_x), (rows, problem.dim_y), (weights, problem.dim_w)
     p = [torch.empty(shape, dtype=dtype, device="meta") for shape in shapes]
     g = torch.empty(rows, problem.dim_out, dtype=dtype, device="meta")
@@ -209,8 +211,10 @@ def _harmonics_arguments(case: HarmonicsCase) -> tuple[Any, ...]:
     return list(range(case.l_max + 1)), "component", True
 
 
-def _calls_with_vjp(name: str, dim_in: int, dim_out: int, dtype: torch.dtype, *rest: Any) -> list[tuple[str, Any]]:
-    x, g = (torch.empty(1000, dim, dtype=dtype, device="meta") for dim in (dim_in, dim_out))
+def _calls_with_vjp(
+    name: str, rows: int, dim_in: int, dim_out: int, dtype: torch.dtype, *rest: Any
+) -> list[tuple[str, Any]]:
+    x, g = (torch.empty(rows, dim, dtype=dtype, device="meta") for dim in (dim_in, dim_out))
     module, operator = getattr(operators, name), f"triton_{name}"
     return [
         ("forward", lambda: getattr(module, operator)._init_fn(x, *rest)),

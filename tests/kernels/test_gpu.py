@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import nequip_fast
 from nequip_fast.ops import (
     ConvProblem,
     GateProblem,
@@ -11,6 +12,8 @@ from nequip_fast.ops import (
     ProductPath,
     ProductProblem,
     conv,
+    conv_of_hidden,
+    conv_of_table,
     gate,
     radial,
     segment_sum,
@@ -116,3 +119,87 @@ def test_segment_sum(dtype):
     compare(
         lambda m: segment_sum(m, graph), [torch.randn(9000, 130, dtype=dtype, device="cuda").requires_grad_()], dtype
     )
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("hidden", [24, 128])
+def test_conv_of_hidden(hidden, dtype):
+    problem, graph = ConvProblem.from_irreps(*all_paths("64x0e+33x1o", 2, 2)), random_graph(50, 1000)
+    x, y, _ = (t.detach().cuda().requires_grad_() for t in inputs(problem, graph, dtype))
+    h = torch.randn(1000, hidden, dtype=dtype, device="cuda", requires_grad=True)
+    matrix = torch.randn(hidden, problem.dim_w, dtype=dtype, device="cuda", requires_grad=True)
+    graph = Graph(*(t.cuda() for t in graph))
+    compare(lambda *t: conv_of_hidden(*t, graph, problem), [x, y, h, matrix], dtype)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("tf32x3", 1e-5), ("tf32", 1e-2)])
+def test_precision_of_conv_of_hidden(precision, bound):
+    """Three products of tensor cores are as good as float32; one is not, and is asked for by name."""
+    problem, graph = ConvProblem.from_irreps(*all_paths("64x0e+32x1o", 1, 1)), random_graph(50, 1000)
+    x, y, _ = (t.detach().cuda().requires_grad_() for t in inputs(problem, graph, torch.float32))
+    h, matrix = torch.randn(1000, 64, device="cuda"), torch.randn(64, problem.dim_w, device="cuda")
+    graph = Graph(*(t.cuda() for t in graph))
+    value = conv_of_hidden(x, y, h, matrix, graph, problem, precision)
+    exact = conv_of_hidden(x.double(), y.double(), h.double(), matrix.double(), graph, problem)
+    assert relative_error(value.cpu(), exact.cpu()) < bound
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_conv_of_table(dtype):
+    problem, graph = ConvProblem.from_irreps(*all_paths("64x0e+33x1o", 2, 2)), random_graph(50, 1000)
+    x, y, _ = (t.detach().cuda().requires_grad_() for t in inputs(problem, graph, dtype))
+    coefficients = torch.randn(1000, 6, dtype=dtype, device="cuda", requires_grad=True)
+    table = torch.randn(30, problem.dim_w, dtype=dtype, device="cuda", requires_grad=True)
+    first, graph = torch.randint(0, 25, (1000,), device="cuda"), Graph(*(t.cuda() for t in graph))
+    compare(lambda *t: conv_of_table(*t, first, graph, problem), [x, y, coefficients, table], dtype)
+
+
+def test_compiled_by_torch():
+    """torch.compile without graph breaks, for two sizes: the same value and gradients."""
+    problem = ConvProblem.from_irreps(*all_paths("32x0e+16x1o", 1, 1))
+
+    @torch.compile(fullgraph=True, dynamic=True)
+    def compiled(x, y, w, *graph):
+        return conv(x, y, w, Graph(*graph), problem).sin().sum()
+
+    for nodes, edges in ((20, 300), (33, 500)):
+        graph = Graph(*(t.cuda() for t in random_graph(nodes, edges)))
+        tensors = [t.detach().cuda().requires_grad_() for t in inputs(problem, graph)]
+        found = torch.autograd.grad(compiled(*tensors, *graph), tensors)
+        with use_backend("reference"):
+            expected = torch.autograd.grad(conv(*tensors, graph, problem).sin().sum(), tensors)
+        assert all(relative_error(a.cpu(), b.cpu()) < 1e-12 for a, b in zip(found, expected, strict=True))
+
+
+def test_another_stream():
+    """Kernels run on the stream that is current, after what is before them there."""
+    problem, graph = ConvProblem.from_irreps(*all_paths("32x0e+16x1o", 1, 1)), random_graph(200, 5000)
+    tensors = [t.detach().cuda() for t in inputs(problem, graph)]
+    graph = Graph(*(t.cuda() for t in graph))
+    expected = conv(*tensors, graph, problem)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        x = torch.zeros_like(tensors[0])
+        torch.cuda._sleep(10_000_000)
+        x += tensors[0]
+        found = conv(x, *tensors[1:], graph, problem)
+    stream.synchronize()
+    assert torch.equal(found, expected)
+
+
+def test_tuned(monkeypatch, tmp_path):
+    """Other block sizes, measured here: the same value, and a file that says what they are."""
+    from nequip_fast.kernels import tuning
+
+    monkeypatch.setenv("NEQUIP_FAST_CACHE", str(tmp_path))
+    tuning._table.cache_clear()
+    problem, graph = ConvProblem.from_irreps(*all_paths("64x0e+32x1o", 1, 1)), random_graph(200, 5000)
+    tensors = [t.detach().cuda() for t in inputs(problem, graph)]
+    graph = Graph(*(t.cuda() for t in graph))
+    before = conv(*tensors, graph, problem)
+    found = nequip_fast.tune(lambda: conv(*tensors, graph, problem), seconds=60)
+    assert found
+    assert (tmp_path / "tiles.json").is_file()
+    assert relative_error(conv(*tensors, graph, problem).cpu(), before.cpu()) < 1e-13
+    tuning._table.cache_clear()

@@ -1,13 +1,31 @@
 """Triton's kernels keep to the registers that bench/results/kernel-resources.csv says they take."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 
 from nequip_fast.ops import backend  # noqa: E402
 
+
+@pytest.mark.skipif(backend.INTERPRETED, reason="interpreted kernels are not compiled")
+@pytest.mark.parametrize("case", ["conv-M", "harmonics-l3", "gate-M", "product-uvu", "self-connection-S-1000"])
+def test_nothing_is_compiled_again_for_another_number_of_atoms(case):
+    """What a kernel is compiled for does not depend on it, nor do the block sizes; numbers are not specialised on."""
+    from bench.kernel_resources import KINDS, launches
+
+    some, more = KINDS[case], replace(KINDS[case], **{_SIZES.get(KINDS[case].kind, "rows"): 7_001})
+    for one, other in zip(launches(some), launches(more), strict=True):
+        assert (one.kernel, one.fixed, one.tiles) == (other.kernel, other.fixed, other.tiles)
+        names = one.kernel.arg_names
+        numbers = [n for n, a in zip(names, one.arguments, strict=False) if not isinstance(a, torch.Tensor)]
+        assert set(numbers) <= set(one.kernel.do_not_specialize)
+
+
+_SIZES = {"conv": "edges", "harmonics": "edges"}
 TABLE = Path(__file__).parents[2] / "bench" / "results" / "kernel-resources.csv"
 
 
