@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from bench.engine import CASES, engine_step
+from bench.engine import CASES, SevenNetCase, engine_step
+from bench.peers import sevennet
 from bench.roofline import cg_counts, measure_peaks
 from bench.timing import keep_freed_memory, machine
 from nequip_fast.engine.program import Program, RadialNetwork
@@ -123,6 +124,9 @@ def main() -> None:
     peak = peaks.fma["float32"]
     rows = []
     for name in arguments.cases:
+        if isinstance(CASES[name], SevenNetCase) and (reason := sevennet.missing()):
+            print(f"{name}: left out, {reason}")
+            continue
         step, potential, atoms, edges = engine_step(CASES[name], arguments.radial)
         times = []
         for _ in range(max(5, int(3 / timed(step)))):
