@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +48,7 @@ KINDS = {
     or (case.kind == "self-connection" and name.endswith("-1000"))
 }
 _TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64"}
+_COLUMNS = "registers", "spilled_bytes", "shared_bytes", "ptx_bytes", "seconds"
 _OPTIONS = ("num_warps", "num_stages")
 
 
@@ -88,6 +91,21 @@ def launches(case: ConvCase | HarmonicsCase | ModuleCase, dtype: torch.dtype = t
             found.append(Launch(what, part, kernel, *rest))
     seen = {repr((launch.kernel, sorted(launch.constants.items()))): launch for launch in reversed(found)}
     return list(reversed(seen.values()))
+
+
+def resources_apart(launch: Launch, architecture: int) -> dict[str, Any]:
+    """:func:`resources` by another process, as a compiler may abort; then nothing but how that is called."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writer, json.dumps(resources(launch, architecture)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        found = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(found) if found else dict.fromkeys(_COLUMNS, "the compiler aborts")
 
 
 def resources(launch: Launch, architecture: int) -> dict[str, Any]:
@@ -241,7 +259,7 @@ def main() -> None:
                     "of": launch.what,
                     "part": launch.part,
                 }
-                row = {**key, "sm": architecture, **resources(launch, architecture)}
+                row = {**key, "sm": architecture, **resources_apart(launch, architecture)}
                 rows.append(row)
                 print(", ".join(f"{column} {value}" for column, value in row.items()), flush=True)
         if arguments.csv:

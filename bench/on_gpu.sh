@@ -25,10 +25,12 @@ export NEQUIP_FAST_CACHE="$out/cache"
 failed=
 
 if [ -d "${PEER_WHEELS:-}" ]; then
-  "$python" -m pip install --no-index --no-deps --quiet --target "$out/peers" "$PEER_WHEELS"/*.whl ||
-    echo "some wheels of peers did not install"
+  mkdir -p "$out/peers"
+  for wheel in "$PEER_WHEELS"/*.whl; do
+    "$python" -m pip install --no-index --no-deps --quiet --target "$out/peers" "$wheel" || echo "left out: $wheel"
+  done
   for source in "$PEER_WHEELS"/openequivariance-*.tar.gz; do
-    [ ! -f "$source" ] || tar xzf "$source" -C "$out/peers" --strip-components=1
+    tar xzf "$source" -C "$out/peers" --strip-components=1 || echo "left out: $source"
   done
   export PYTHONPATH="$PYTHONPATH:$out/peers"
 fi
@@ -47,6 +49,7 @@ fi
 if [ "$rehearse" ]; then
   echo "== rehearsal: compute-sanitizer and the GPU benchmark left out"
   "$python" bench/run.py --quick --case conv-S harmonics-l2 --peers reference e3nn --json "$out/rehearsal.json"
+  [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
   exit 0
 fi
 

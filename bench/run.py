@@ -87,6 +87,11 @@ def contenders_of(
             if str(error):
                 absent[name] = str(error)
             continue
+        except Exception as error:
+            if not hasattr(PEERS[name], "DEVICES"):
+                raise
+            absent[name] = in_a_line(error)
+            continue
         for mode in list(calls[name]):
             if hasattr(PEERS[name], "left_out") and (reason := PEERS[name].left_out(case, mode, device)):
                 absent[f"{name}, {mode}"] = reason
@@ -116,15 +121,20 @@ def compare(case: Case, mode: str, dtype: str, calls: dict[str, Call]) -> dict[s
     for name, call in calls.items():
         try:
             results = call.as_ours(call.run())
+            errors = [float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(results, expected, strict=True)]
         except Exception as error:
             if not hasattr(PEERS[name], "DEVICES"):
                 raise
-            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            failed[name] = in_a_line(error)
             continue
-        errors = [float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(results, expected, strict=True)]
         if not max(errors) < _TOLERANCE[dtype]:
             raise Disagreement(f"{name} computes something else in {case.name}, {mode}, {dtype}: {errors}")
     return failed
+
+
+def in_a_line(error: Exception) -> str:
+    """What went wrong in a library of kernels."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
 
 
 def measure(

@@ -23,14 +23,15 @@ import torch
 
 import nequip_fast
 from bench.calls import derivatives
-from bench.kernel_resources import Launch, launches, resources
+from bench.kernel_resources import Launch, launches, resources_apart
 from bench.peers import ours
 from bench.problems import CASES, ConvCase
 from nequip_fast.files import write_text
 from nequip_fast.kernels import tuning
 
 DEFAULT = ["conv-S", "conv-M", "conv-L", "conv-l3i5", "conv-mace-large", "conv-32-l2-parity"]
-ARCHITECTURES = {"A100": 80, "H100": 90, "H200": 90}
+ARCHITECTURES = {"A100": 80, "H100": 90, "H200": 90, "B200": 100}
+_ABORTS = 10**6
 _TOLERATED = 64  # bytes of a lane that may be spilled before another tile is looked for
 
 
@@ -59,13 +60,13 @@ def compiled(cases: list[str], architecture: int, report: Callable[[str], None] 
     found: dict[str, Any] = {}
     for name in cases:
         for launch in launches(CASES[name]):
-            spilled = resources(launch, architecture)["spilled_bytes"]
+            spilled = _spilled(launch, architecture)
             if spilled <= _TOLERATED:
                 continue
             best, least = launch.tiles[0], spilled
             for tile in launch.tiles[1:]:
                 trial = Launch(launch.what, launch.part, launch.kernel, launch.arguments, launch.fixed, [tile])
-                bytes_ = resources(trial, architecture)["spilled_bytes"]
+                bytes_ = _spilled(trial, architecture)
                 if bytes_ < least:
                     best, least = tile, bytes_
                 if least == 0:
@@ -76,6 +77,12 @@ def compiled(cases: list[str], architecture: int, report: Callable[[str], None] 
                 found[problem] = {"kernel": launch.kernel.__name__, "tile": best, "spilled_bytes": least,
                                   "spilled_bytes_before": spilled}  # fmt: skip
     return found
+
+
+def _spilled(launch: Launch, architecture: int) -> int:
+    """Bytes a lane; very many where the compiler aborts."""
+    spilled = resources_apart(launch, architecture)["spilled_bytes"]
+    return spilled if isinstance(spilled, int) else _ABORTS
 
 
 def main() -> None:

@@ -37,7 +37,8 @@ class ProductTable:
 
     def __init__(self, problem: ProductProblem, target: str) -> None:
         self.width = {"out": problem.dim_out, "x": problem.dim_x, "y": problem.dim_y, "w": problem.dim_w}[target]
-        layers = _layers([path for path in problem.paths if target != "w" or path.w >= 0], target)
+        paths = [path for path in problem.paths if target != "w" or (path.w >= 0 and _block(path, "w")[1])]
+        layers = _layers(paths, target)
         self.layers = [[Part(groups) for groups in together(_groups(layer, target))] for layer in layers]
         self.covered = [sum(n * c for _, n, c in {_block(p, target) for p in layer}) == self.width for layer in layers]
 

@@ -13,7 +13,8 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,11 @@ from torch import Tensor
 from nequip_fast.errors import InputError
 from nequip_fast.files import write_text
 from nequip_fast.ops import backend
+
+try:
+    import fcntl
+except ImportError:  # not everywhere
+    fcntl = None  # type: ignore[assignment]
 
 Tile = dict[str, Any]
 SHIPPED = Path(__file__).with_name("tiles.json")
@@ -46,14 +52,15 @@ class Launch(NamedTuple):
     def problem(self) -> str:
         """What tells it from others in a table: nothing that depends on the number of atoms."""
         types = tuple(str(a.dtype) if isinstance(a, Tensor) else "number" for a in self.arguments)
-        return _digest(self.kernel.__name__, types, tuple(sorted(self.constants.items())))
+        constants = tuple((name, type(value), value) for name, value in sorted(self.constants.items()))
+        return _digest(self.kernel.__name__, types, constants)
 
     def run(self, tile: Tile) -> None:
         """Launch it again: kernels write all of their results anew."""
         self.kernel[(self.programs(tile),)](*self.arguments, **self.constants, **tile)
 
 
-_heard: list[Launch] | None = None  # what runs while tune() listens
+_heard: dict[str, Launch] | None = None  # what runs while tune() listens, by problem
 
 
 def chosen(launch: Launch) -> Tile:
@@ -61,9 +68,11 @@ def chosen(launch: Launch) -> Tile:
     if len(launch.tiles) == 1:
         return launch.tiles[0]
     if _heard is not None:
-        _heard.append(launch)
+        _heard.setdefault(launch.problem, launch)
     found = _table().get(_device(launch.arguments[0]), {}).get(launch.problem)
-    return launch.tiles[0] if found is None else found["tile"]
+    if found is not None and found["tile"] in launch.tiles:  # else of another version
+        return found["tile"]
+    return launch.tiles[0]
 
 
 def own_file() -> Path:
@@ -81,50 +90,72 @@ def tune(
 
     Kernels that take longest come first, until the time is spent; most of it goes to compiling. What was found is
     written to :func:`own_file` and used from then on, in this process and later ones, for any number of atoms and
-    edges. Sums may be in another order than before: results change within rounding.
+    edges. Sums may be in another order than before: results change within rounding. A graph that torch has compiled
+    keeps the block sizes that it was compiled with: tune the function first.
 
     Args:
-        function: without arguments; for instance a step of training, or an evaluation of energies and forces.
-        seconds: at most for this, but for the tile that is being measured when they end.
+        function: without arguments, not compiled by torch; for instance a step of training, or an evaluation of
+            energies and forces.
+        seconds: at most, after one call of the function, but for the tile that is being measured when they end.
         measure: seconds that a launch takes with a tile; for tests.
 
     Returns:
-        ``{problem: {"kernel", "tile", "microseconds", "microseconds_before"}}``; before: with the rule of thumb.
+        Of each kernel for which others than the tile in force were measured, ``{problem: {"kernel", "tile",
+        "microseconds", "microseconds_before"}}``.
 
     Raises:
-        InputError: the function runs no Triton kernel that has a choice.
+        InputError: the function runs no Triton kernel that has a choice, or is compiled by torch.
+    """
+    launches = _heard_of(function)
+    measure, deadline = measure or _seconds_of, time.monotonic() + seconds
+    before = {}
+    for problem, launch in launches.items():
+        if time.monotonic() < deadline:
+            before[problem] = measure(launch, chosen(launch))
+    found: dict[str, Any] = {}
+    try:
+        for problem in sorted(before, key=lambda problem: -before[problem]):
+            launch, best, least, tried = launches[problem], chosen(launches[problem]), before[problem], False
+            for tile in launch.tiles:
+                if tile == chosen(launch) or time.monotonic() > deadline:
+                    continue
+                try:
+                    taken, tried = measure(launch, tile), True
+                except Exception:  # more registers or shared memory than there are, in the words of each Triton
+                    continue
+                if taken < least:
+                    best, least = tile, taken
+            if tried:
+                found[problem] = {
+                    "kernel": launch.kernel.__name__, "tile": best, "microseconds": round(1e6 * least, 2),
+                    "microseconds_before": round(1e6 * before[problem], 2),
+                }  # fmt: skip
+    finally:  # also when it is interrupted
+        if found:
+            _keep(_device(next(iter(launches.values())).arguments[0]), found)
+    return found
+
+
+def _heard_of(function: Callable[[], Any]) -> dict[str, Launch]:
+    """What a function launches.
+
+    Raises:
+        InputError: nothing, or on tensors that stand for others.
     """
     global _heard
-    measure, deadline = measure or _seconds_of, time.monotonic() + seconds
-    _heard = []
+    _heard = {}
     try:
         function()
-        launches = {launch.problem: launch for launch in _heard}
+        launches = _heard
     finally:
         _heard = None
     if not launches:
         reason = f": {backend.NO_TRITON}" if backend.NO_TRITON else "; tensors on a GPU do, with backend auto or triton"
         raise InputError(f"tune: the function runs no Triton kernel with a choice of block sizes{reason}")
-    device = _device(next(iter(launches.values())).arguments[0])
-    before = {problem: measure(launch, launch.tiles[0]) for problem, launch in launches.items()}
-    found: dict[str, Any] = {}
-    for problem in sorted(launches, key=lambda problem: -before[problem]):
-        launch, best, least = launches[problem], launches[problem].tiles[0], before[problem]
-        for tile in launch.tiles[1:]:
-            if time.monotonic() > deadline:
-                break
-            try:
-                taken = measure(launch, tile)
-            except Exception:  # more registers or shared memory than there are, in the words of each Triton
-                continue
-            if taken < least:
-                best, least = tile, taken
-        found[problem] = {
-            "kernel": launch.kernel.__name__, "tile": best, "microseconds": round(1e6 * least, 2),
-            "microseconds_before": round(1e6 * before[problem], 2),
-        }  # fmt: skip
-    _keep(device, found)
-    return found
+    tensors = (a for launch in launches.values() for a in launch.arguments if isinstance(a, Tensor))
+    if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors):
+        raise InputError("tune: the function is compiled by torch, which traced it; tune it before it is compiled")
+    return launches
 
 
 def _seconds_of(launch: Launch, tile: Tile) -> float:
@@ -148,10 +179,22 @@ def _timed(launch: Launch, tile: Tile, repeats: int) -> float:
 def _keep(device: str, found: dict[str, Any]) -> None:
     path = own_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = _read(path) if path.is_file() else {}
-    table.setdefault(device, {}).update(found)
-    write_text(path, json.dumps(table, indent=1, sort_keys=True) + "\n")
+    with _alone(path):
+        table = _read(path)
+        table.setdefault(device, {}).update(found)
+        write_text(path, json.dumps(table, indent=1, sort_keys=True) + "\n")
     _table.cache_clear()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """No other process that tunes reads or writes the file."""
+    if fcntl is None:
+        yield
+        return
+    with open(path.with_suffix(".lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @lru_cache(maxsize=1)
@@ -159,18 +202,19 @@ def _table() -> dict[str, Any]:
     """The shipped tiles with the user's own over them."""
     table: dict[str, Any] = {}
     for path in (SHIPPED, own_file()):
-        if path.is_file():
-            for device, tiles in _read(path).items():
-                table.setdefault(device, {}).update(tiles)
+        for device, tiles in _read(path).items():
+            table.setdefault(device, {}).update(tiles)
     return table
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Of a file; nothing, and a warning, if it is damaged."""
+    """Of a file; nothing if there is none, and a warning if it is damaged."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         if all(isinstance(entry["tile"], dict) for tiles in table.values() for entry in tiles.values()):
             return table
+    except OSError:
+        return {}
     except (ValueError, AttributeError, TypeError, KeyError):
         pass
     warnings.warn(f"nequip_fast: {path} is no table of block sizes and is ignored; delete it", stacklevel=2)

@@ -62,8 +62,19 @@ def conv_reference(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvP
 
 
 def _check(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) -> None:
-    expected = (graph.num_nodes, problem.dim_x), (graph.num_edges, problem.dim_y), (graph.num_edges, problem.dim_w)
-    for name, tensor, shape in zip(("x", "y", "w"), (x, y, w), expected, strict=True):
+    check_inputs({"x": x, "y": y, "w": w}, graph, problem)
+
+
+def check_inputs(tensors: dict[str, Tensor], graph: Graph, problem: ConvProblem) -> None:
+    """x and others of y and w, by name.
+
+    Raises:
+        InputError: one does not fit the graph, the problem or x.
+    """
+    nodes, edges, x = graph.num_nodes, graph.num_edges, tensors["x"]
+    shapes = {"x": (nodes, problem.dim_x), "y": (edges, problem.dim_y), "w": (edges, problem.dim_w)}
+    for name, tensor in tensors.items():
+        shape = shapes[name]
         if tuple(tensor.shape) != shape:
             raise InputError(f"conv: {name} must be {list(shape)} for this graph and problem, got {list(tensor.shape)}")
         if tensor.dtype != x.dtype or tensor.device != x.device:

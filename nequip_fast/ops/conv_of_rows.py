@@ -17,10 +17,11 @@ from torch import Tensor
 
 from nequip_fast.errors import InputError, nearest
 from nequip_fast.ops import backend
-from nequip_fast.ops.conv import conv, operators
+from nequip_fast.ops.conv import check_inputs, conv, operators
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem
 from nequip_fast.ops.registration import compiled_operator, one_by_one
+from nequip_fast.ops.trilinear import goes_on_to, gradient_fake
 
 PRECISIONS = ("ieee", "tf32x3", "tf32")
 
@@ -100,6 +101,7 @@ def _conv(
     x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, first: Tensor | None, graph: Graph, problem: ConvProblem,
     precision: str,
 ) -> Tensor:  # fmt: skip
+    check_inputs({"x": x, "y": y}, graph, problem)
     _check(h, matrix, first, graph, problem, x)
     if backend.choose("conv", x) != "triton":
         return conv(x, y, _formed(h, matrix, first), graph, problem)
@@ -110,8 +112,8 @@ def _check(
     h: Tensor, matrix: Tensor, first: Tensor | None, graph: Graph, problem: ConvProblem, x: Tensor
 ) -> None:  # fmt: skip
     edges = graph.num_edges
-    if h.dim() != 2 or h.shape[0] != edges:
-        raise InputError(f"conv: h must be [{edges}, …] for this graph, got {list(h.shape)}")
+    if h.dim() != 2 or h.shape[0] != edges or not h.shape[1]:
+        raise InputError(f"conv: h must be [{edges}, 1 or more] for this graph, got {list(h.shape)}")
     rows = h.shape[1] if first is None else matrix.shape[0]
     if matrix.dim() != 2 or tuple(matrix.shape) != (rows, problem.dim_w):
         raise InputError(f"conv: the matrix must be [{rows}, {problem.dim_w}], got {list(matrix.shape)}")
@@ -119,10 +121,14 @@ def _check(
         if tensor.dtype != x.dtype or tensor.device != x.device:
             raise InputError(f"conv: {name} is {tensor.dtype} on {tensor.device}, but x {x.dtype} on {x.device}")
     if first is not None:
-        if first.shape != (edges,) or first.dtype != torch.int64:
-            raise InputError(f"conv: first must be int64 [{edges}], got {first.dtype} {list(first.shape)}")
+        if first.shape != (edges,) or first.dtype != torch.int64 or first.device != x.device:
+            raise InputError(
+                f"conv: first must be int64 [{edges}] on {x.device}, got {first.dtype} {list(first.shape)} on "
+                f"{first.device}"
+            )
         last = rows - h.shape[1]
-        if not first.is_cuda and edges and not 0 <= int(first.min()) <= int(first.max()) <= last:
+        traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        if not first.is_cuda and not traced and edges and not 0 <= int(first.min()) <= int(first.max()) <= last:
             raise InputError(f"conv: first must lie between 0 and {last}, got {int(first.min())} … {int(first.max())}")
 
 
@@ -156,11 +162,6 @@ def _fake(x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, first: Tensor | None,
     return x.new_empty(rest[2].shape[0] - 1, ConvProblem.from_text(rest[6]).dim_out)
 
 
-def _gradient_fake(x: Tensor, y: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    want = rest[-3:]
-    return tuple(t.new_empty(t.shape if wanted else (0, t.shape[1])) for t, wanted in zip((x, y, h), want, strict=True))
-
-
 def _setup(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
     ctx.set_materialize_grads(False)
     tensors = [value for value in inputs if value is None or isinstance(value, Tensor)]
@@ -172,6 +173,7 @@ def _backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
     x, y, h, matrix, first, *graph = ctx.saved_tensors
     rest: tuple[None, ...] = (None,) * (1 + len(graph) + len(ctx.constants))
     want_x, want_y, want_h, want_matrix = ctx.needs_input_grad[:4]
+    want_matrix = want_matrix and goes_on_to(ctx, 3)  # a parameter; not when forces are asked for
     if g is None:
         return None, None, None, None, *rest
     if not want_matrix:
@@ -214,7 +216,5 @@ def _each_gradient(*mapped: Any) -> Any:
     return one_by_one(_gradient, *mapped)
 
 
-_gradient = compiled_operator(
-    "triton_conv_of_rows_gradient", _gradient_fake, _setup, _gradient_backward, _each_gradient
-)
+_gradient = compiled_operator("triton_conv_of_rows_gradient", gradient_fake, _setup, _gradient_backward, _each_gradient)
 _conv_of_rows = compiled_operator("triton_conv_of_rows", _fake, _setup, _backward, _each)

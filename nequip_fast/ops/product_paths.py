@@ -7,6 +7,8 @@ from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
+from torch import Tensor
+
 from nequip_fast.errors import InputError, nearest
 from nequip_fast.ops.description import describe, read
 
@@ -128,6 +130,11 @@ class ProductProblem:
         )
         for operand, start, size, dim in blocks:
             _require(start >= 0 and start + size <= dim, f"{name}: lies outside the {dim} columns of {operand}")
+
+
+def batch_size(*operands: Tensor) -> int:
+    """B: the rows of the operands that have not just one to share."""
+    return next((operand.shape[0] for operand in operands if operand.shape[0] != 1), 1)
 
 
 def _require(condition: bool, message: str) -> None:

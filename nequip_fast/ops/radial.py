@@ -42,7 +42,8 @@ def radial(x: Tensor, roots: Tensor, p: float, factor: float = 1.0, dtype: torch
             f"radial: x and roots must be float64 and the result float32 or float64, got {x.dtype}, {roots.dtype} "
             f"and {dtype}"
         )
-    chosen = "reference" if roots.requires_grad else backend.choose("radial", x)
+    differentiated = roots.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(roots)
+    chosen = "reference" if differentiated else backend.choose("radial", x)
     single = dtype == torch.float32
     if chosen == "reference":
         return radial_reference(x, p, factor, roots, single)

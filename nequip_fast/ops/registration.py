@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
@@ -38,7 +37,7 @@ def compiled_operator(
         backward: the derivative, ``(ctx, *cotangents)``.
         vmap: the mapping, ``(info, in_dims, *arguments)``. Without it the mapped dimension joins the leading ones:
             for operators whose tensors come first among the arguments, each [..., d] with the same leading dimensions,
-            and then something that is no tensor.
+            and then something that is no tensor; where anything later is mapped, a call for each entry.
 
     Returns:
         The operator, which takes the shortest way, since torch.library's takes as long as a small kernel: an autograd
@@ -50,9 +49,13 @@ def compiled_operator(
     qualified, operator = f"nequip_fast::{name}", getattr(torch.ops.nequip_fast, name).default
 
     def leading(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+        first_constant = next(i for i, a in enumerate(arguments) if not isinstance(a, Tensor))
+        constants = zip(arguments[first_constant:], in_dims[first_constant:], strict=True)
+        if any(isinstance(a, Tensor) and dim is not None for a, dim in constants):
+            return one_by_one(call, info, in_dims, *arguments)
         tensors = [
             a.expand(info.batch_size, *a.shape) if dim is None else a.movedim(dim, 0)
-            for a, dim in takewhile(lambda pair: isinstance(pair[0], Tensor), zip(arguments, in_dims, strict=True))
+            for a, dim in zip(arguments[:first_constant], in_dims, strict=False)
         ]
         result = call(*tensors, *arguments[len(tensors) :])
         return result, (0,) * len(result) if isinstance(result, tuple) else 0

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nequip_fast.errors import InputError
 from nequip_fast.ops import backend
-from nequip_fast.ops.product_paths import MODES, ProductProblem
+from nequip_fast.ops.product_paths import MODES, ProductProblem, batch_size
 from nequip_fast.ops.registration import by_backend
 from nequip_fast.ops.trilinear import TrilinearOperator
 
@@ -67,11 +67,6 @@ def tensor_product_reference(x: Tensor, y: Tensor, w: Tensor, problem: ProductPr
     return out
 
 
-def batch_size(*operands: Tensor) -> int:
-    """B: the rows of the operands that have not just one to share."""
-    return next((operand.shape[0] for operand in operands if operand.shape[0] != 1), 1)
-
-
 def _check(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> None:
     batch = batch_size(x, y, w)
     for name, tensor, dim in zip("xyw", (x, y, w), (problem.dim_x, problem.dim_y, problem.dim_w), strict=True):
@@ -83,10 +78,8 @@ def _check(x: Tensor, y: Tensor, w: Tensor, problem: ProductProblem) -> None:
             )
 
 
-# --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/tensor_product the kernels ---
-
-
-# --- vmap: the mapped axis becomes part of the batch ---
+# --- the operators: csrc/register.cpp has the schemas, csrc/cpu/tensor_product and nequip_fast/kernels the kernels
+# --- vmap: the mapped axis becomes part of the batch
 
 
 def _product_vmap(

@@ -79,8 +79,8 @@ class TrilinearOperator:
 
         self.product = operator("", fake, self._product_backward, vmap)
         self.product_tangent = operator("_tangent", tangent_fake, self._tangent_backward)
-        self.product_gradient = operator("_gradient", _gradient_fake, self._gradient_backward, gradient_vmap)
-        self.product_gradient_tangent = operator("_gradient_tangent", _gradient_fake, self._gradient_tangent_backward)
+        self.product_gradient = operator("_gradient", gradient_fake, self._gradient_backward, gradient_vmap)
+        self.product_gradient_tangent = operator("_gradient_tangent", gradient_fake, self._gradient_tangent_backward)
 
     def __call__(self, *arguments: Any) -> Tensor:
         """``op(p)``."""
@@ -123,7 +123,7 @@ class TrilinearOperator:
     def _product_backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         p, constants = self._saved(ctx)
         want = list(ctx.needs_input_grad[:3])
-        want[2] = want[2] and (len(p[2]) != 1 or _goes_on_to(ctx, 2))  # a parameter; not when forces are asked for
+        want[2] = want[2] and (len(p[2]) != 1 or goes_on_to(ctx, 2))  # a parameter; not when forces are asked for
         return *(_NOTHING if g is None else self._gradient(p, g, constants, want)), *ctx.rest
 
     def _tangent_backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -168,7 +168,7 @@ def _wanted(values: Point, want: Sequence[bool]) -> Point:
     return tuple(value if wanted else None for value, wanted in zip(values, want, strict=True))
 
 
-def _goes_on_to(ctx: Any, tensor: int) -> bool:
+def goes_on_to(ctx: Any, tensor: int) -> bool:
     """Whether the backward pass now running needs the gradient of this one of the inputs that are tensors.
 
     ``ctx.needs_input_grad`` says whether any backward pass would.
@@ -181,6 +181,7 @@ def _goes_on_to(ctx: Any, tensor: int) -> bool:
         return True
 
 
-def _gradient_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def gradient_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """Empty gradients of those that the last three arguments want, of no rows else."""
     want = rest[-3:]
     return tuple(t.new_empty(t.shape if wanted else (0, t.shape[1])) for t, wanted in zip((x, y, w), want, strict=True))

@@ -41,7 +41,8 @@ def fused():
     problem = ConvProblem.from_irreps(*all_paths("5x0e+3x1o", 1, 1))
     graph = random_graph(4, 11)
     x, y, _ = inputs(problem, graph)
-    h, matrix = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((11, 7), (7, problem.dim_w)))
+    h = torch.randn(11, 7, dtype=torch.float64, requires_grad=True)
+    matrix = torch.randn(7, problem.dim_w, dtype=torch.float64)
 
     def function():
         value = conv_of_hidden(x, y, h, matrix, graph, problem)
@@ -129,20 +130,15 @@ def test_what_is_found_is_kept_and_used(folder):
 def _launches(function):
     from nequip_fast.kernels import tuning
 
-    tuning._heard = []
-    try:
-        function()
-        return list(tuning._heard)
-    finally:
-        tuning._heard = None
+    return list(tuning._heard_of(function).values())
 
 
 @needs_kernels
 def test_time_is_bounded_and_failures_are_skipped(folder):
-    """No tile beyond the rule of thumb when there is no time; one that cannot run is not taken."""
-    found = nequip_fast.tune(convolution(), seconds=-1.0, measure=lambda launch, tile: 1.0)
+    """Nothing is measured when there is no time, and what was found before stays; what cannot run is not taken."""
+    assert nequip_fast.tune(convolution(), seconds=-1.0, measure=lambda launch, tile: 1.0) == {}
+    assert not folder.exists()
     launches = {launch.problem: launch for launch in _launches(convolution())}
-    assert all(entry["tile"] == launches[problem].tiles[0] for problem, entry in found.items())
 
     def measure(launch, tile):
         if tile is launch.tiles[-1]:
@@ -151,6 +147,24 @@ def test_time_is_bounded_and_failures_are_skipped(folder):
 
     found = nequip_fast.tune(convolution(), measure=measure)
     assert all(entry["tile"] == launches[problem].tiles[-2] for problem, entry in found.items())
+    before = (folder / "tiles.json").read_text()
+    assert nequip_fast.tune(convolution(), seconds=-1.0, measure=measure) == {}
+    assert (folder / "tiles.json").read_text() == before
+    again = nequip_fast.tune(convolution(), measure=lambda launch, tile: 1.0)  # none is better than the one in force
+    assert {problem: entry["tile"] for problem, entry in again.items()} == {
+        problem: entry["tile"] for problem, entry in found.items()
+    }
+
+
+@needs_kernels
+def test_tiles_of_another_version_are_not_used(folder):
+    """Whatever else the file holds for a problem."""
+    problems = {launch.problem: launch for launch in _launches(convolution())}
+    folder.mkdir()
+    for tile in ({}, {"EDGES": 3}, {"SIZE": 128, "num_warps": 64}):
+        table = {"none": {problem: {"tile": tile} for problem in problems}}
+        (folder / "tiles.json").write_text(json.dumps(table))
+        convolution()()
 
 
 @needs_kernels

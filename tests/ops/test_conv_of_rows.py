@@ -1,5 +1,7 @@
 """The convolution whose weights are formed in its kernels, against the one that is given them."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -33,12 +35,18 @@ def ours(x, y, h, matrix, first, graph, problem):
     return conv_of_table(x, y, h, matrix, first, graph, problem)
 
 
+@pytest.mark.parametrize("trained", [False, True], ids=["constant", "trained"])
 @pytest.mark.parametrize("banded", [False, True], ids=["hidden", "table"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_value_and_derivatives(case, banded):
-    """Value, first derivatives with and without that of the matrix, second derivatives."""
+def test_value_and_derivatives(case, banded, trained, monkeypatch):
+    """Value, first and second derivatives; the gradient of a matrix that is trained is the one that forms w."""
     graph = random_graph(5, 23)
     problem, *tensors, first = arguments_of(*case, banded, graph)
+    tensors[3].requires_grad_(trained)
+    leaves, calls = [t for t in tensors if t.requires_grad], []
+    module = importlib.import_module("nequip_fast.ops.conv_of_rows")
+    fused = module._gradient
+    monkeypatch.setattr(module, "_gradient", lambda *a: (calls.append(a[-3:]), fused(*a))[1])
     cotangent = torch.randn(5, problem.dim_out, dtype=torch.float64, requires_grad=True)
     results = []
     for backend in (KERNELS, "reference"):
@@ -47,12 +55,14 @@ def test_value_and_derivatives(case, banded):
                 value = conv(*tensors[:2], formed(*tensors[2:], first), graph, problem)
             else:
                 value = ours(*tensors, first, graph, problem)
+            some = torch.autograd.grad(value, tensors[1:2], cotangent, retain_graph=True)
             forces = torch.autograd.grad(value, tensors[:3], cotangent, create_graph=True)
-            first_order = torch.autograd.grad(value, tensors, cotangent, create_graph=True)
-            second = torch.autograd.grad(sum(f.sin().sum() for f in forces), [*tensors, cotangent])
-            results.append([value, *forces, *first_order, *second])
+            first_order = torch.autograd.grad(value, leaves, cotangent, create_graph=True)
+            second = torch.autograd.grad(sum(f.sin().sum() for f in forces), [*leaves, cotangent])
+            results.append([value, *some, *forces, *first_order, *second])
     for a, b in zip(*results, strict=True):
         assert relative_error(a, b) < 1e-12
+    assert KERNELS == "cpu" or calls
 
 
 @pytest.mark.parametrize("banded", [False, True], ids=["hidden", "table"])
@@ -140,15 +150,21 @@ def test_bad_input_is_named():
     graph = random_graph(3, 6)
     problem, x, y, h, matrix, _ = arguments_of("2x0e+1x1o", 1, 1, 4, False, graph)
     first = torch.zeros(6, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"h must be \[6, …\] for this graph, got \[5, 4\]"):
+    with pytest.raises(InputError, match=r"x must be \[3, 5\] for this graph and problem, got \[2, 5\]"):
+        conv_of_hidden(x[1:], y, h, matrix, graph, problem)
+    with pytest.raises(InputError, match=r"y must be \[6, 4\] for this graph and problem, got \[6, 3\]"):
+        conv_of_hidden(x, y[:, 1:], h, matrix, graph, problem)
+    with pytest.raises(InputError, match=r"h must be \[6, 1 or more\] for this graph, got \[5, 4\]"):
         conv_of_hidden(x, y, h[1:], matrix, graph, problem)
+    with pytest.raises(InputError, match=r"h must be \[6, 1 or more\] for this graph, got \[6, 0\]"):
+        conv_of_hidden(x, y, h[:, :0], matrix[:0], graph, problem)
     with pytest.raises(InputError, match=r"the matrix must be \[4, \d+\], got \[3, \d+\]"):
         conv_of_hidden(x, y, h, matrix[1:], graph, problem)
     with pytest.raises(InputError, match=r"h is torch\.float32 .* but x torch\.float64"):
         conv_of_hidden(x, y, h.float(), matrix, graph, problem)
     with pytest.raises(InputError, match=r"first must lie between 0 and 0, got 0 … 1"):
         conv_of_table(x, y, h, matrix, first + torch.arange(6) // 5, graph, problem)
-    with pytest.raises(InputError, match=r"first must be int64 \[6\], got torch\.int32 \[6\]"):
+    with pytest.raises(InputError, match=r"first must be int64 \[6\] on cpu, got torch\.int32 \[6\]"):
         conv_of_table(x, y, h, matrix, first.int(), graph, problem)
     with pytest.raises(InputError, match=r"precision='tf31', expected one of ieee, tf32x3, tf32"):
         conv_of_hidden(x, y, h, matrix, graph, problem, "tf31")

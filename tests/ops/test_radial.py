@@ -149,3 +149,16 @@ def test_bad_input_is_named():
         radial(x[:, 0], roots, 6.0)
     with pytest.raises(InputError, match=r"got torch\.float32, torch\.float64"):
         radial(x.float(), roots, 6.0)
+
+
+def test_roots_of_an_ensemble():
+    """Mapped over roots: each basis with its own, gradients by the roots included."""
+    x = torch.rand(5, 1, dtype=torch.float64)
+    roots = torch.tensor([[1.0, 2.0], [1.1, 2.2], [0.9, 3.0]], dtype=torch.float64)
+    with use_backend(KERNELS):
+        mapped = torch.func.vmap(lambda r: radial(x, r, 6.0))(roots)
+        each = torch.stack([radial(x, r, 6.0) for r in roots])
+        gradient = torch.func.grad(lambda r: torch.func.vmap(lambda s: radial(x, s, 6.0))(r).sin().sum())(roots)
+        expected = torch.func.grad(lambda r: sum(radial(x, s, 6.0).sin().sum() for s in r))(roots)
+    torch.testing.assert_close(mapped, each)
+    torch.testing.assert_close(gradient, expected)

@@ -595,3 +595,20 @@ def test_kernels_refuse_paths_outside_the_rows():
         product(good, good)
     with pytest.raises(RuntimeError, match="x must have 5 columns"):
         torch.ops.nequip_fast.tensor_product(x, y, w, describe((5, 2, 8, 4), [good]))
+
+
+@pytest.mark.parametrize("rows", [(4, 4, 1), (4, 4, 4)], ids=str)
+def test_a_path_without_pairs_beside_another(rows):
+    """'u<vw' of one channel has no weights; the next path's begin at the same column."""
+    paths = [
+        ProductPath("u<vw", 1, 1, 2, 1, 1, 2, 0, 0, 0, 0, 1.0),
+        ProductPath("uvw", 1, 1, 2, 1, 1, 2, 0, 0, 0, 0, 1.0),
+    ]
+    problem = ProductProblem(paths, 3, 3, 2, 10)
+    tensors = inputs(problem, rows)
+    results = []
+    for name in (KERNELS, "reference"):
+        with use_backend(name):
+            value = tensor_product(*tensors, problem)
+            results.append([value, *torch.autograd.grad(value.sin().sum(), tensors)])
+    assert all(relative_error(a, b) < 1e-13 for a, b in zip(*results, strict=True))

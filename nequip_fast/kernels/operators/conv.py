@@ -114,7 +114,7 @@ class Weights(NamedTuple):
 
     def constants(self) -> dict[str, Any]:
         """What the kernels are told."""
-        width = self.rows.shape[1]
+        width = int(self.rows.shape[1])
         if self.matrix is None:
             return {"WIDTH_W": width, "HIDDEN": 0, "BANDED": False, "PRECISION": "ieee"}
         return {
@@ -173,7 +173,7 @@ def _gradients(
                     sender, receiver, receiver_order, edges,
                     TABLE=part.text, FIRST=before, WIDTH_X=x.shape[1], WIDTH_Y=y.shape[1], WIDTH_OUT=g.shape[1],
                     WANT_Y=want_y, WANT_W=want_w, **weights.constants(), **_along(along),
-                    tiles=part.tiles(x.dtype, any(t is not None for t in d), y.shape[1], weights.multiplied),
+                    tiles=part.tiles(x.dtype, any(t is not None for t in d), int(y.shape[1]), weights.multiplied),
                 )  # fmt: skip
             before += groups
     return to_x, to_y.sum(0), to_w if to_w.dim() == 2 else to_w.sum(0)

@@ -25,6 +25,7 @@ def launch(
         programs: how many, for a tile.
         tiles: the block sizes that it may have, the first by rule of thumb.
     """
+    constants = {k: int(v) if isinstance(v, torch.SymInt) else v for k, v in constants.items()}  # widths, never counts
     tile = chosen(Launch(kernel, programs, arguments, constants, tiles))
     run = (kernel if backend.INTERPRETED else wrap_triton(kernel))[(programs(tile),)]
     if torch.version.cuda is None:

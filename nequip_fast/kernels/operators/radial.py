@@ -41,7 +41,7 @@ def triton_radial_vjp_grad(
 
 
 def _launch_radial(kernel: Any, tensors: tuple[Tensor, ...], x: Tensor, p: float, factor: float, roots: Tensor) -> None:
-    rows, count = x.numel(), roots.shape[0]
+    rows, count = x.numel(), int(roots.shape[0])
     launch(
         kernel, lambda tile: triton.cdiv(rows, tile["ROWS"]), *contiguous(*tensors, roots), rows,
         tiles=[{"ROWS": 8 * warps, "num_warps": warps} for warps in (4, 1, 2)],

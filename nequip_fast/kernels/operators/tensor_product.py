@@ -16,6 +16,7 @@ from nequip_fast.kernels.operators.launch import contiguous, launch, operator
 from nequip_fast.kernels.product_table import product_table, weight_blocks_before, weighted
 from nequip_fast.kernels.table import Part
 from nequip_fast.kernels.tuning import Tile
+from nequip_fast.ops.product_paths import batch_size
 
 KERNELS = [tensor_product.contract, tensor_product.contract_weights, tensor_product.contract_weights_of_rows]
 
@@ -23,7 +24,7 @@ KERNELS = [tensor_product.contract, tensor_product.contract_weights, tensor_prod
 @operator("nequip_fast::triton_tensor_product", mutates_args={})
 def triton_tensor_product(x: Tensor, y: Tensor, w: Tensor, text: str) -> Tensor:
     """``tensor_product``."""
-    return _contracted("out", x, y, w, max_rows(x, y, w), text)
+    return _contracted("out", x, y, w, batch_size(x, y, w), text)
 
 
 @operator("nequip_fast::triton_tensor_product_tangent", mutates_args={})
@@ -31,7 +32,7 @@ def triton_tensor_product_tangent(
     x: Tensor, y: Tensor, w: Tensor, dx: Tensor | None, dy: Tensor | None, dw: Tensor | None, text: str
 ) -> Tensor:
     """Its derivative along (dx, dy, dw)."""
-    rows = max_rows(x, y, w)
+    rows = batch_size(x, y, w)
     return _summed(
         x, True,
         (dx, lambda d: _contracted("out", d, y, w, rows, text)),
@@ -75,11 +76,6 @@ def triton_tensor_product_gradient_tangent(
         (dy, lambda d: _contracted_to_weights(w, x, d, g, text)),
     )  # fmt: skip
     return to_x, to_y, to_w
-
-
-def max_rows(*operands: Tensor) -> int:
-    """The rows of the operands that have not just one to share."""
-    return next((operand.shape[0] for operand in operands if operand.shape[0] != 1), 1)
 
 
 def _none_of(tensor: Tensor) -> Tensor:
