@@ -41,3 +41,21 @@ def test_no_kernel_spills_more_than_the_table_allows(case):
     for launch in launches(KINDS[case]):
         spilled = resources(launch, 90)["spilled_bytes"]
         assert spilled <= allowed[launch.kernel.__name__, launch.what, str(launch.part)]
+
+
+@pytest.mark.skipif(backend.INTERPRETED, reason="a rule of thumb of its own")
+def test_shipped_block_sizes_are_of_this_version():
+    """Each entry of the table is of a kernel of the named problems, and a tile that it may have."""
+    from bench.kernel_resources import KINDS, launches
+    from bench.tune import DEFAULT
+    from nequip_fast.kernels import tuning
+
+    known = {
+        tuning.Launch(launch.kernel, int, launch.arguments, launch.fixed, launch.tiles).problem: launch.tiles
+        for case in DEFAULT
+        for launch in launches(KINDS[case])
+    }
+    table = tuning._read(tuning.SHIPPED)
+    assert {"A100", "H100"} <= set(table)
+    for entries in table.values():
+        assert all(entry["tile"] in known[problem] for problem, entry in entries.items())
