@@ -22,6 +22,7 @@ struct RadialInputs {
     STD_TORCH_CHECK(roots.is_cpu() && roots.dim() == 1 && roots.scalar_type() == ScalarType::Double,
                     "radial: roots must be a float64 CPU tensor [n]");
     basis = {roots.const_data_ptr<double>(), roots.numel(), p, factor};
+    basis.turned = basis.consecutive();
   }
 
   // [..., dim] with the leading dimensions of x.

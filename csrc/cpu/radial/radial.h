@@ -14,6 +14,7 @@ struct RadialBasis {
   const double* roots;
   int64_t size;
   double p, factor;
+  bool turned = false;  // consecutive(), asked once
 
   // e and its first two derivatives.
   struct Envelope {
@@ -30,10 +31,36 @@ struct RadialBasis {
     return {f * u, f * (du - u / x), f * (ddu - 2 * (du - u / x) / x)};
   }
 
+  // Whether the roots are 1, 2, … n: then each angle is the one before, turned by the first.
+  bool consecutive() const {
+    for (int64_t n = 0; n < size; ++n)
+      if (roots[n] != double(n + 1)) return false;
+    return true;
+  }
+
+  // body(n, k, sin(k x), cos(k x)) for each root, k = π root.
+  template <class Body>
+  void each(double x, const Body& body) const {
+    if (!turned) {
+      for (int64_t n = 0; n < size; ++n) {
+        const double k = roots[n] * kPi;
+        body(n, k, std::sin(x * k), std::cos(x * k));
+      }
+      return;
+    }
+    const double sine = std::sin(x * kPi), cosine = std::cos(x * kPi);
+    double s = sine, c = cosine;
+    for (int64_t n = 0; n < size; ++n) {
+      body(n, roots[n] * kPi, s, c);
+      const double next = s * cosine + c * sine;
+      c = c * cosine - s * sine, s = next;
+    }
+  }
+
   template <class T>
   void values(double x, T* out) const {
     const Envelope e = envelope(x);
-    for (int64_t n = 0; n < size; ++n) out[n] = T(std::sin(x * (roots[n] * kPi)) * e.value);
+    each(x, [&](int64_t n, double, double sine, double) { out[n] = T(sine * e.value); });
   }
 
   // Σ g_n f_n'(x)
@@ -41,10 +68,9 @@ struct RadialBasis {
   double vjp(double x, const T* g) const {
     const Envelope e = envelope(x);
     double sum = 0;
-    for (int64_t n = 0; n < size; ++n) {
-      const double k = roots[n] * kPi;
-      sum += double(g[n]) * (k * std::cos(x * k) * e.value + std::sin(x * k) * e.slope);
-    }
+    each(x, [&](int64_t n, double k, double sine, double cosine) {
+      sum += double(g[n]) * (k * cosine * e.value + sine * e.slope);
+    });
     return sum;
   }
 
@@ -53,11 +79,10 @@ struct RadialBasis {
   double vjp_grad(double x, const T* g, double c, T* dg) const {
     const Envelope e = envelope(x);
     double sum = 0;
-    for (int64_t n = 0; n < size; ++n) {
-      const double k = roots[n] * kPi, sine = std::sin(x * k), cosine = std::cos(x * k);
+    each(x, [&](int64_t n, double k, double sine, double cosine) {
       dg[n] = T(c * (k * cosine * e.value + sine * e.slope));
       sum += double(g[n]) * (sine * (e.curvature - k * k * e.value) + 2 * k * cosine * e.slope);
-    }
+    });
     return c * sum;
   }
 };
