@@ -29,7 +29,7 @@ from bench.problems import CASES, ConvCase
 from nequip_fast.files import write_text
 from nequip_fast.kernels import tuning
 
-DEFAULT = ["conv-S", "conv-M", "conv-L", "conv-l3i5", "conv-mace-large", "conv-32-l2-parity"]
+DEFAULT = ["conv-S", "conv-M", "conv-L", "conv-l3i5", "conv-SevenNet-0", "conv-mace-large", "conv-32-l2-parity"]
 ARCHITECTURES = {"A100": 80, "H100": 90, "H200": 90, "B200": 100}
 _ABORTS = 10**6
 _TOLERATED = 64  # bytes of a lane that may be spilled before another tile is looked for
