@@ -36,7 +36,7 @@ from triton.compiler import ASTSource
 from bench.problems import CASES, ConvCase, HarmonicsCase, ModuleCase
 from bench.radial_variants import HIDDEN
 from nequip_fast import nn, o3
-from nequip_fast.kernels import operators
+from nequip_fast.kernels import operators, tuning
 from nequip_fast.kernels.tuning import Tile
 from nequip_fast.ops import ConvProblem, Graph
 
@@ -67,6 +67,11 @@ class Launch:
     def constants(self) -> dict[str, Any]:
         """All that it is compiled for."""
         return self.fixed | self.tiles[0]
+
+    @property
+    def problem(self) -> str:
+        """What a table of block sizes calls it."""
+        return tuning.Launch(self.kernel, int, self.arguments, self.fixed, self.tiles).problem
 
 
 def launches(case: ConvCase | HarmonicsCase | ModuleCase, dtype: torch.dtype = torch.float32) -> list[Launch]:

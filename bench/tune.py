@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def measured(cases: list[str], seconds: float) -> dict[str, Any]:
     return found
 
 
-def compiled(cases: list[str], architecture: int, report: Callable[[str], None] = print) -> dict[str, Any]:
+def compiled(cases: list[str], architecture: int) -> dict[str, Any]:
     """For kernels that spill with the rule of thumb, the tile that spills least."""
     found: dict[str, Any] = {}
     for name in cases:
@@ -65,16 +65,14 @@ def compiled(cases: list[str], architecture: int, report: Callable[[str], None] 
                 continue
             best, least = launch.tiles[0], spilled
             for tile in launch.tiles[1:]:
-                trial = Launch(launch.what, launch.part, launch.kernel, launch.arguments, launch.fixed, [tile])
-                bytes_ = _spilled(trial, architecture)
+                bytes_ = _spilled(replace(launch, tiles=[tile]), architecture)
                 if bytes_ < least:
                     best, least = tile, bytes_
                 if least == 0:
                     break
-            report(f"{name}, {launch.what}, {launch.kernel.__name__}: {spilled} -> {least} bytes spilled with {best}")
+            print(f"{name}, {launch.what}, {launch.kernel.__name__}: {spilled} -> {least} bytes spilled with {best}")
             if least < spilled:
-                problem = tuning.Launch(launch.kernel, int, launch.arguments, launch.fixed, launch.tiles).problem
-                found[problem] = {"kernel": launch.kernel.__name__, "tile": best, "spilled_bytes": least,
+                found[launch.problem] = {"kernel": launch.kernel.__name__, "tile": best, "spilled_bytes": least,
                                   "spilled_bytes_before": spilled}  # fmt: skip
     return found
 

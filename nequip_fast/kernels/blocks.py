@@ -16,6 +16,15 @@ def zeros(COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, like):
 
 
 @triton.jit
+def zeros_like(value, COUNT: tl.constexpr):
+    """COUNT blocks of zeros, of the shape and type of ``value``."""
+    values = ()
+    for _ in tl.static_range(COUNT):
+        values = values + (tl.zeros_like(value),)
+    return values
+
+
+@triton.jit
 def load_components(at, mask, COUNT: tl.constexpr, STRIDE: tl.constexpr):
     """COUNT blocks, each STRIDE after the one before."""
     values = ()

@@ -11,6 +11,7 @@ for each m of [k, a, coefficient]. A block is [ROWS]; with NORMALIZED they are t
 import triton
 import triton.language as tl
 
+from nequip_fast.kernels.blocks import add_at, load_components, zeros_like
 from nequip_fast.kernels.table import decoded
 
 SHORTEST = tl.constexpr(1e-12)  # |v| below is taken for it, as torch's normalize does
@@ -58,7 +59,7 @@ def spherical_harmonics(
 ):
     """out [rows, WIDTH] from v [rows, 3]."""
     row, real = _rows_of_program(rows, ROWS)
-    n, _, _ = _direction(_load(v + row * 3, real, 3), NORMALIZED)
+    n, _, _ = _direction(load_components(v + row * 3, real, 3, 1), NORMALIZED)
     ys = _values(n, HARMONICS, largest_degree(HARMONICS))
     for DEGREE in tl.static_range(count_degrees(HARMONICS)):
         _store_degree(out + row * WIDTH, ys, real, HARMONICS, DEGREE)
@@ -78,7 +79,7 @@ def spherical_harmonics_vjp(
 ):
     """to_v [rows, 3]: the derivative of g · Y by v."""
     row, real = _rows_of_program(rows, ROWS)
-    n, length, projects = _direction(_load(v + row * 3, real, 3), NORMALIZED)
+    n, length, projects = _direction(load_components(v + row * 3, real, 3, 1), NORMALIZED)
     u = _gradient(n, g + row * WIDTH, real, HARMONICS)
     if NORMALIZED:
         u = _divided(_minus_times(u, n, projects * _dot(n, u)), length)
@@ -106,13 +107,13 @@ def spherical_harmonics_vjp_grad(
         ∂F/∂v = (q − n (n · q) − n F) / |v|,    q = H p − c (n · u) − u (n · c).
     """
     row, real = _rows_of_program(rows, ROWS)
-    n, length, projects = _direction(_load(v + row * 3, real, 3), NORMALIZED)
-    along = _load(c + row * 3, real, 3)
+    n, length, projects = _direction(load_components(v + row * 3, real, 3, 1), NORMALIZED)
+    along = load_components(c + row * 3, real, 3, 1)
     p = along
     if NORMALIZED:
         p = _divided(_minus_times(along, n, projects * _dot(n, along)), length)
     ys = _values(n, HARMONICS, largest_degree(HARMONICS))
-    q = _none(n[0], 3)
+    q = zeros_like(n[0], 3)
     for DEGREE in tl.static_range(count_degrees(HARMONICS)):
         q = _add_second(q, to_g + row * WIDTH, g + row * WIDTH, ys, p, real, HARMONICS, DEGREE)
     if NORMALIZED:
@@ -134,14 +135,14 @@ def _add_second(q, to_g, g, ys, p, real, HARMONICS: tl.constexpr, DEGREE: tl.con
     if L == 0:
         tl.store(to_g + COLUMN, tl.zeros_like(p[0]), mask=real)
     else:
-        weights = _none(p[0], 2 * L - 1)  # of Y(l − 1, k) in g · ∂Y/∂p
+        weights = zeros_like(p[0], 2 * L - 1)  # of Y(l − 1, k) in g · ∂Y/∂p
         for M in tl.static_range(2 * L + 1):
             cotangent = tl.load(g + COLUMN + M, mask=real, other=0.0) * SCALE
             total = tl.zeros_like(p[0])
             for I in tl.static_range(count_couplings(HARMONICS, L, M)):
                 factor = coupling(HARMONICS, L, M, I, 2) * p[coupling(HARMONICS, L, M, I, 1)]
                 total += factor * ys[(L - 1) * (L - 1) + coupling(HARMONICS, L, M, I, 0)]
-                weights = _add_at(weights, coupling(HARMONICS, L, M, I, 0), factor * cotangent)
+                weights = add_at(weights, coupling(HARMONICS, L, M, I, 0), factor * cotangent)
             tl.store(to_g + COLUMN + M, total * SCALE, mask=real)
         q = _add_gradients(q, weights, ys, HARMONICS, L - 1)
     return q
@@ -151,7 +152,7 @@ def _add_second(q, to_g, g, ys, p, real, HARMONICS: tl.constexpr, DEGREE: tl.con
 def _gradient(n, g, real, HARMONICS: tl.constexpr):
     """∇(g · Y) of the polynomials at n."""
     ys = _values(n, HARMONICS, largest_degree(HARMONICS) - 1)
-    u = _none(n[0], 3)
+    u = zeros_like(n[0], 3)
     for DEGREE in tl.static_range(count_degrees(HARMONICS)):
         u = _add_degree(u, g, ys, real, HARMONICS, DEGREE)
     return u
@@ -174,7 +175,7 @@ def _add_gradients(u, weights, ys, HARMONICS: tl.constexpr, L: tl.constexpr):
         for M in tl.static_range(2 * L + 1):
             for I in tl.static_range(count_couplings(HARMONICS, L, M)):
                 element = coupling(HARMONICS, L, M, I, 2) * ys[(L - 1) * (L - 1) + coupling(HARMONICS, L, M, I, 0)]
-                u = _add_at(u, coupling(HARMONICS, L, M, I, 1), element * weights[M])
+                u = add_at(u, coupling(HARMONICS, L, M, I, 1), element * weights[M])
     return u
 
 
@@ -215,27 +216,6 @@ def _direction(v, NORMALIZED: tl.constexpr):
 def _rows_of_program(rows, ROWS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     return row, row < rows
-
-
-@triton.jit
-def _load(row, real, COUNT: tl.constexpr):
-    values = ()
-    for M in tl.static_range(COUNT):
-        values = values + (tl.load(row + M, mask=real, other=0.0),)
-    return values
-
-
-@triton.jit
-def _none(like, COUNT: tl.constexpr):
-    values = ()
-    for _ in tl.static_range(COUNT):
-        values = values + (tl.zeros_like(like),)
-    return values
-
-
-@triton.jit
-def _add_at(values, INDEX: tl.constexpr, value):
-    return values[:INDEX] + (values[INDEX] + value,) + values[INDEX + 1 :]
 
 
 @triton.jit

@@ -10,7 +10,7 @@ tensor cores or, with PRECISION "ieee", as fused multiply-adds.
 import triton
 import triton.language as tl
 
-from nequip_fast.kernels.blocks import add_products, added, load_components, rows_of_program, times, zeros
+from nequip_fast.kernels.blocks import add_products, added, load_components, rows_of_program, times, zeros, zeros_like
 from nequip_fast.kernels.product_table import (
     count_pairs,
     count_partners,
@@ -170,9 +170,7 @@ def _unmixed(
     for i in range(count_partners(TARGET, MODE, MUL1, MUL2)):
         u, v, exists = _pair_of_lane(lane, i, MODE, TARGET, MUL1, MUL2)
         pair = _number_of_pair(u, v, MODE, MUL2)
-        cotangent = ()
-        for _ in tl.static_range(N3):
-            cotangent = cotangent + (tl.zeros_like(sums[0]),)
+        cotangent = zeros_like(sums[0], N3)
         if SHARED:
             for start in range(0, MUL3, PAIRS):
                 k = start + tl.arange(0, PAIRS)
@@ -332,9 +330,7 @@ def _product_of_pair(
     N: tl.constexpr = path_entry(TABLE, GROUP, PATH, 5)
     source = load_components(a + u * N, real_a, N, 1)
     b += v * path_entry(TABLE, GROUP, PATH, 6)
-    products = ()
-    for _ in tl.static_range(path_entry(TABLE, GROUP, PATH, 7)):
-        products = products + (tl.zeros_like(source[0] + tl.load(b, mask=real_b, other=0.0)),)
+    products = zeros_like(source[0] + tl.load(b, mask=real_b, other=0.0), path_entry(TABLE, GROUP, PATH, 7))
     return add_products(products, source, b, real_b, TABLE, GROUP, PATH, 0)
 
 

@@ -17,12 +17,15 @@ struct RadialInputs {
   RadialBasis basis;
 
   RadialInputs(const Tensor& x_, double p, double factor, const Tensor& roots_)
-      : x(rows(x_, x_, 1, "x")), roots(as_contiguous(roots_)) {
+      : x(rows(x_, x_, 1, "x")), roots(checked(roots_)),
+        basis(roots.const_data_ptr<double>(), roots.numel(), p, factor) {
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Double, "radial: x must be float64");
+  }
+
+  static Tensor checked(const Tensor& roots) {
     STD_TORCH_CHECK(roots.is_cpu() && roots.dim() == 1 && roots.scalar_type() == ScalarType::Double,
                     "radial: roots must be a float64 CPU tensor [n]");
-    basis = {roots.const_data_ptr<double>(), roots.numel(), p, factor};
-    basis.turned = basis.consecutive();
+    return as_contiguous(roots);
   }
 
   // [..., dim] with the leading dimensions of x.

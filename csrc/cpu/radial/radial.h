@@ -14,7 +14,12 @@ struct RadialBasis {
   const double* roots;
   int64_t size;
   double p, factor;
-  bool turned = false;  // consecutive(), asked once
+  bool turned;  // the roots are 1, 2, … n: each angle is the one before, turned by the first
+
+  RadialBasis(const double* roots, int64_t size, double p, double factor)
+      : roots(roots), size(size), p(p), factor(factor), turned(true) {
+    for (int64_t n = 0; n < size; ++n) turned &= roots[n] == double(n + 1);
+  }
 
   // e and its first two derivatives.
   struct Envelope {
@@ -29,13 +34,6 @@ struct RadialBasis {
     const double du = power * x * (a * p + x * (b * (p + 1) + x * c * (p + 2)));
     const double ddu = power * (a * p * (p - 1) + x * (b * (p + 1) * p + x * c * (p + 2) * (p + 1)));
     return {f * u, f * (du - u / x), f * (ddu - 2 * (du - u / x) / x)};
-  }
-
-  // Whether the roots are 1, 2, … n: then each angle is the one before, turned by the first.
-  bool consecutive() const {
-    for (int64_t n = 0; n < size; ++n)
-      if (roots[n] != double(n + 1)) return false;
-    return true;
   }
 
   // body(n, k, sin(k x), cos(k x)) for each root, k = π root.

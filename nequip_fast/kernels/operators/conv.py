@@ -114,13 +114,10 @@ class Weights(NamedTuple):
 
     def constants(self) -> dict[str, Any]:
         """What the kernels are told."""
-        width = int(self.rows.shape[1])
-        if self.matrix is None:
-            return {"WIDTH_W": width, "HIDDEN": 0, "BANDED": False, "PRECISION": "ieee"}
-        return {
-            "WIDTH_W": self.matrix.shape[1], "HIDDEN": width, "BANDED": self.first is not None,
-            "PRECISION": self.precision,
-        }  # fmt: skip
+        matrix = self.rows if self.matrix is None else self.matrix
+        hidden = 0 if self.matrix is None else self.rows.shape[1]
+        banded = self.first is not None
+        return {"WIDTH_W": matrix.shape[1], "HIDDEN": hidden, "BANDED": banded, "PRECISION": self.precision}
 
 
 def _sums(x: Tensor, y: Tensor, weights: Weights, d: Tangent, walk: tuple[Tensor, ...], paths: Table) -> Tensor:

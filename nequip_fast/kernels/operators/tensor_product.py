@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -93,11 +93,12 @@ def _summed(like: Tensor, wanted: bool, *terms: tuple[Tensor | None, Callable[[T
 _CHUNKS = 32  # of rows, whose gradients of shared weights are summed apart
 
 
-def _tiles(dtype: torch.dtype) -> list[Tile]:
-    """Blocks of rows, channels and pairs; the first takes no more registers and shared memory than any GPU has."""
-    rows = 32 if dtype == torch.float32 else 16
+@cache
+def _tiles(dtype: torch.dtype, pairs: bool = True) -> list[Tile]:
+    """Blocks of rows, channels and, where asked for, pairs; the first has registers and shared memory on any GPU."""
+    rows, of_pairs = 32 if dtype == torch.float32 else 16, {"PAIRS": 32} if pairs else {}
     return [
-        {"ROWS": rows * more, "LANES": lanes, "PAIRS": 32, "num_warps": warps, "num_stages": 2}
+        {"ROWS": rows * more, "LANES": lanes, **of_pairs, "num_warps": warps, "num_stages": 2}
         for more, lanes, warps in ((1, 32, 4), (1, 32, 2), (1, 32, 8), (2, 32, 4), (2, 32, 8), (1, 64, 4), (1, 64, 8))
     ]
 
@@ -135,19 +136,19 @@ def _contracted_to_weights(w: Tensor, x: Tensor, y: Tensor, g: Tensor, text: str
     out = (w.new_empty if paths.covered == [True] else w.new_zeros)(chunks, width)
     x, y, g = contiguous(x, y, g)
     strides = {**_row_strides(A=x, B=y), "ROW_G": g.shape[1]}
-    tiles = _tiles(w.dtype)
     for part in itertools.chain(*paths.layers):
         if shared:
             launch(
                 tensor_product.contract_weights,
                 partial(_programs_of_chunks, part, chunks),
-                out, x, y, g, rows, chunk, tiles=tiles, TABLE=part.text, WIDTH=width, **strides, PRECISION="ieee",
+                out, x, y, g, rows, chunk, tiles=_tiles(w.dtype), TABLE=part.text, WIDTH=width, **strides,
+                PRECISION="ieee",
             )  # fmt: skip
         else:
             launch(
                 tensor_product.contract_weights_of_rows,
                 partial(_programs_of_rows, part, rows),
-                out, x, y, g, rows, tiles=[{k: v for k, v in tile.items() if k != "PAIRS"} for tile in tiles],
+                out, x, y, g, rows, tiles=_tiles(w.dtype, pairs=False),
                 TABLE=part.text, WIDTH=width, **strides,
             )  # fmt: skip
     return out.sum(0, keepdim=True) if shared else out
