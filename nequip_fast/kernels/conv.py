@@ -25,6 +25,7 @@ from nequip_fast.kernels.blocks import (
     plus_times,
     times,
     zeros,
+    zeros_like,
 )
 from nequip_fast.kernels.table import (
     blocks_before,
@@ -38,6 +39,7 @@ from nequip_fast.kernels.table import (
     count_terms,
     m1_of,
     m2_of,
+    output_adds,
     output_column,
     output_components,
     path_entry,
@@ -56,7 +58,8 @@ def sum_over_edges(
 ):  # fmt: skip
     """out [N, WIDTH_OUT], in e3nn's layout: the sums of the messages of each node's edges, in their order.
 
-    A program has one node and one block of channels of one group, and writes their outputs: no atomics.
+    A program has one node and one block of channels of one group, and writes their outputs, or adds to what an earlier
+    part wrote: no atomics.
     """
     block, node = _share_of_program(blocks_before(TABLE, count_groups(TABLE), CHANNELS), HIDDEN)
     begin, end = tl.load(pointer + node), tl.load(pointer + node + 1)
@@ -167,6 +170,8 @@ def _store_sums(row, sums, channel, inside, TABLE: tl.constexpr, GROUP: tl.const
     at = row + output_column(TABLE, GROUP, OUTPUT) + channel * N3
     for M3 in tl.static_range(N3):
         total = tl.sum(sums[components_before(TABLE, GROUP, OUTPUT) + M3], 0)[None, :]
+        if output_adds(TABLE, GROUP, OUTPUT):
+            total += tl.load(at + M3, mask=inside, other=0.0)
         tl.store(at + M3, total, mask=inside)
 
 
@@ -317,9 +322,7 @@ def _store_gradients_of_hidden(row, to_hidden, real, HIDDEN: tl.constexpr, BANDE
 @triton.jit
 def _coupled(source, arriving, TABLE: tl.constexpr, GROUP: tl.constexpr, PATH: tl.constexpr):
     """h(m2) = Σ c source[m1] arriving[m3]."""
-    h = ()
-    for _ in tl.static_range(path_entry(TABLE, GROUP, PATH, 6)):
-        h = h + (tl.zeros_like(arriving[0]),)
+    h = zeros_like(arriving[0], path_entry(TABLE, GROUP, PATH, 6))
     for M3 in tl.static_range(path_entry(TABLE, GROUP, PATH, 7)):
         for I in tl.static_range(count_m1(TABLE, GROUP, PATH, M3)):
             product = source[m1_of(TABLE, GROUP, PATH, M3, I)] * arriving[M3]

@@ -5,7 +5,8 @@ by. Kernels read it while they are compiled, with the functions below that are m
 nothing but Python's own, because ``torch.compile`` copies them beside the kernel.
 
     table  [group, …]                          the work of one program: a few paths with the same channels
-    group  [channels, outputs, [path, …]]      outputs: [[column, components], …], rows in e3nn's ``mul_ir`` layout
+    group  [channels, outputs, [path, …]]      outputs: [[column, components], …], rows in e3nn's ``mul_ir`` layout;
+                                               [column, components, 1]: added to what an earlier part wrote there
     path   [x, y, w, w_stride, output, n1, n2, n3, [[m1, [[m2, c], …]], …] for each m3]
 
 x: the column of the first component in rows that are channel-last, component m of channel u at ``x + m · channels +
@@ -34,6 +35,8 @@ from nequip_fast.ops.paths import ConvProblem, Path
 _LARGEST_GROUP = 40  # components that a program sums: beyond it their registers run short
 HIDDEN_GROUP = 20  # the same where it also forms weights by matrix products
 _LARGEST_PART = 150  # coefficients: the time that Triton takes for a kernel grows with their square
+_LARGEST_SHARE = 300  # coefficients of a group; of paths to one output, the rest adds to it
+_SMALLEST = 1e-12  # coefficient that is not rounding
 _REGISTERS = 128  # of a lane, for components that live at the same time
 _MOST = 4  # elements of a block that a lane holds
 _INTERPRETED = 16  # the same where kernels are interpreted, and a block takes the same time whatever its size
@@ -54,10 +57,10 @@ class Table:
         widths = (problem.dim_out, problem.dim_x) if transposed else (problem.dim_x, problem.dim_out)
         self.width_in, self.width_out = widths
         coupled = [(path, _coupling(path, transposed)) for path in paths]
-        groups = [_described(group) for group in _grouped(coupled, largest)]
+        groups = _described(_grouped(coupled, largest))
         self.count_groups = len(groups)
         self.parts = [Part(some) for some in together(groups)]
-        outputs = {column: group[0] * components for group in groups for column, components in group[1]}
+        outputs = {column: group[0] * components for group in groups for column, components, *_ in group[1]}
         self.covers_output = sum(outputs.values()) == self.width_out
 
 
@@ -99,7 +102,7 @@ class Part:
     def _tiles_for(self, dtype: torch.dtype, tangent: bool, width_y: int) -> list[Tile]:
         """From one warp with a block as large as its registers hold on."""
         live = max(
-            (width_y or sum(n3 for _, n3 in outputs))
+            (width_y or sum(n3 for _, n3, *_ in outputs))
             + max(2 * n1 + (n2 + n3 if width_y else 0) for *_, n1, n2, n3, _ in paths)
             for _, outputs, paths in self.groups
         )
@@ -166,7 +169,7 @@ def _harmonics_table(degrees: tuple[int, ...], normalization: str) -> str:
 
 def _nonzero(matrix: torch.Tensor) -> list[list[Any]]:
     """[row, column, element] of each element that is not zero."""
-    return [[i, j, float(matrix[i, j])] for i, j in (matrix.abs() > 1e-12).nonzero().tolist()]
+    return [[i, j, float(matrix[i, j])] for i, j in (matrix.abs() > _SMALLEST).nonzero().tolist()]
 
 
 def _check(problem: ConvProblem) -> None:
@@ -225,16 +228,33 @@ def _grouped(coupled: Sequence[Coupled], largest: int) -> list[list[Coupled]]:
                 continue
         groups.append(list(paths))
         sizes.append(size)
-    return groups
+    return [share for group in groups for share in _shares(group)]
+
+
+def _shares(group: list[Coupled]) -> list[list[Coupled]]:
+    """The group in pieces, each with no more coefficients than a group should have."""
+    shares: list[list[Coupled]] = [[]]
+    free = _LARGEST_SHARE
+    for path, coupling in group:
+        size = int((coupling.abs() > _SMALLEST).sum())
+        if shares[-1] and size > free:
+            shares.append([])
+            free = _LARGEST_SHARE
+        shares[-1].append((path, coupling))
+        free -= size
+    return shares
 
 
 def together(groups: Sequence[Any]) -> list[list[Any]]:
-    """Groups in a row with no more coefficients than a kernel should have, or one with more."""
+    """Groups in a row with no more coefficients than a kernel should have, or one with more.
+
+    What adds to an output comes in a later kernel than what wrote it.
+    """
     parts: list[list[Any]] = []
     free = 0
     for group in groups:
         size = sum(len(terms) for path in group[2] for component in path[8] for _, terms in component)
-        if not parts or size > free:
+        if not parts or size > free or any(len(output) > 2 for output in group[1]):
             parts.append([])
             free = _LARGEST_PART
         parts[-1].append(group)
@@ -242,17 +262,24 @@ def together(groups: Sequence[Any]) -> list[list[Any]]:
     return parts
 
 
-def _described(group: Sequence[Coupled]) -> list[Any]:
-    outputs = {path.out: 2 * path.l3 + 1 for path, _ in group}
-    numbers = {out: i for i, out in enumerate(outputs)}
-    rows = [
-        [
-            path.x, path.y, path.w, path.w_stride, numbers[path.out],
-            2 * path.l1 + 1, 2 * path.l2 + 1, 2 * path.l3 + 1, coupled_components(coupling),
-        ]
-        for path, coupling in group
-    ]  # fmt: skip
-    return [group[0][0].mul, [list(item) for item in outputs.items()], rows]
+def _described(groups: Sequence[Sequence[Coupled]]) -> list[Any]:
+    written: set[int] = set()
+    described = []
+    for group in groups:
+        outputs = {path.out: 2 * path.l3 + 1 for path, _ in group}
+        numbers = {out: i for i, out in enumerate(outputs)}
+        rows = [
+            [
+                path.x, path.y, path.w, path.w_stride, numbers[path.out],
+                2 * path.l1 + 1, 2 * path.l2 + 1, 2 * path.l3 + 1, coupled_components(coupling),
+            ]
+            for path, coupling in group
+        ]  # fmt: skip
+        described.append(
+            [group[0][0].mul, [[*item, 1] if item[0] in written else [*item] for item in outputs.items()], rows]
+        )
+        written |= outputs.keys()
+    return described
 
 
 def coupled_components(coupling: torch.Tensor) -> list[Any]:
@@ -260,9 +287,8 @@ def coupled_components(coupling: torch.Tensor) -> list[Any]:
     n1, _, n3 = coupling.shape
     result = []
     for m3 in range(n3):
-        terms = [
-            [m1, [[m2, c] for m2, c in enumerate(coupling[m1, :, m3].tolist()) if abs(c) > 1e-12]] for m1 in range(n1)
-        ]
+        columns = [coupling[m1, :, m3].tolist() for m1 in range(n1)]
+        terms = [[m1, [[m2, c] for m2, c in enumerate(column) if abs(c) > _SMALLEST]] for m1, column in enumerate(columns)]
         result.append([term for term in terms if term[1]])
     return result
 
@@ -319,7 +345,13 @@ def output_components(text, group, output):
 @triton.constexpr_function
 def components_before(text, group, output):
     """Components of the outputs before this one; of all for the number of outputs."""
-    return sum(components for _, components in decoded(text)[group][1][:output])
+    return sum(entry[1] for entry in decoded(text)[group][1][:output])
+
+
+@triton.constexpr_function
+def output_adds(text, group, output):
+    """Whether an earlier part has written it."""
+    return len(decoded(text)[group][1][output]) > 2
 
 
 @triton.constexpr_function

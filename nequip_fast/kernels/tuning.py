@@ -56,7 +56,7 @@ class Launch(NamedTuple):
         return _digest(self.kernel.__name__, types, constants)
 
     def run(self, tile: Tile) -> None:
-        """Launch it again: kernels write all of their results anew."""
+        """Launch it again."""
         self.kernel[(self.programs(tile),)](*self.arguments, **self.constants, **tile)
 
 
@@ -69,7 +69,8 @@ def chosen(launch: Launch) -> Tile:
         return launch.tiles[0]
     if _heard is not None:
         _heard.setdefault(launch.problem, launch)
-    found = _table().get(_device(launch.arguments[0]), {}).get(launch.problem)
+    known = _table().get(_device(launch.arguments[0]))
+    found = known.get(launch.problem) if known else None
     if found is not None and found["tile"] in launch.tiles:  # else of another version
         return found["tile"]
     return launch.tiles[0]
@@ -106,7 +107,7 @@ def tune(
     Raises:
         InputError: the function runs no Triton kernel that has a choice, or is compiled by torch.
     """
-    launches = _heard_of(function)
+    launches = {problem: _apart(launch) for problem, launch in _heard_of(function).items()}
     measure, deadline = measure or _seconds_of, time.monotonic() + seconds
     before = {}
     for problem, launch in launches.items():
@@ -156,6 +157,12 @@ def _heard_of(function: Callable[[], Any]) -> dict[str, Launch]:
     if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors):
         raise InputError("tune: the function is compiled by torch, which traced it; tune it before it is compiled")
     return launches
+
+
+def _apart(launch: Launch) -> Launch:
+    """With a result of its own: a kernel may add to its first argument, and the caller may have kept that."""
+    result, *rest = launch.arguments
+    return launch._replace(arguments=(result.clone(), *rest))
 
 
 def _seconds_of(launch: Launch, tile: Tile) -> float:
