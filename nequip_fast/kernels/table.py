@@ -284,11 +284,9 @@ def _described(groups: Sequence[Sequence[Coupled]]) -> list[Any]:
 
 def coupled_components(coupling: torch.Tensor) -> list[Any]:
     """For each m3 the m1 that reach it, with the m2 and the coefficients."""
-    n1, _, n3 = coupling.shape
     result = []
-    for m3 in range(n3):
-        columns = [coupling[m1, :, m3].tolist() for m1 in range(n1)]
-        terms = [[m1, [[m2, c] for m2, c in enumerate(column) if abs(c) > _SMALLEST]] for m1, column in enumerate(columns)]
+    for component in coupling.permute(2, 0, 1).tolist():
+        terms = [[m1, [[m2, c] for m2, c in enumerate(row) if abs(c) > _SMALLEST]] for m1, row in enumerate(component)]
         result.append([term for term in terms if term[1]])
     return result
 
