@@ -1,9 +1,10 @@
-"""The inference engine: a trained model compiled for evaluation on the CPU.
+"""The inference engine: a trained model compiled for evaluation.
 
 Usage::
 
     potential = compile(model)  # from a trained model
     potential(atoms).forces  # or potential.calculator() for ASE
+    potential.to("cuda")  # the same on a GPU
     potential.save("water.nqf")
     potential = load("water.nqf")
 """

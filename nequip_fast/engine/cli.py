@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     """Compile, print what was found, write."""
     parser = argparse.ArgumentParser(
         prog="nequip-fast compile",
-        description="Compile a trained model for fast energies, forces and stress on the CPU.",
+        description="Compile a trained model for fast energies, forces and stress.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -42,7 +42,7 @@ def compile(
     intervals: int | None = None,
     skip: Collection[str] = (),
 ) -> Potential:
-    """Specialise a trained model for energies, forces and stress on the CPU.
+    """Specialise a trained model for energies, forces and stress, on the CPU; ``to("cuda")`` takes it to a GPU.
 
     Args:
         model: as trained, ours or SevenNet's; it is not changed. Or the path of ``model.safetensors``, of a checkpoint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,13 @@ from torch import Tensor
 
 from nequip_fast.data import VerletList, collate, graph_from_atoms, keys
 from nequip_fast.data.graph import atom_types
+from nequip_fast.devices import choose_device
 from nequip_fast.engine import file
+from nequip_fast.engine.on_cpu import CpuEngine
+from nequip_fast.engine.on_device import DeviceEngine
 from nequip_fast.engine.program import Program
 from nequip_fast.engine.report import plot_radial
 from nequip_fast.errors import InputError
-from nequip_fast.ops import backend
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -55,7 +56,8 @@ class Potential:
         program: what to compute.
         dtype: ``float32`` or ``float64``, of the network; geometry and energies are float64.
         report: what compiling found out.
-        threads: at most as many as torch may use; None: all of these.
+        threads: of a CPU, at most as many as torch may use; None: all of these.
+        device: where to evaluate.
 
     Attributes:
         type_names: chemical symbols of the types.
@@ -68,19 +70,33 @@ class Potential:
         dtype: torch.dtype,
         report: Mapping[str, Any] | None = None,
         threads: int | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
-        if not backend.compiled("engine_evaluate"):
-            raise InputError("the inference engine needs the compiled extension; install with a C++ compiler")
         check_dtype(dtype)
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}: give a positive number, or None for as many as torch uses")
         self.program, self.dtype, self.report, self.threads = program, dtype, dict(report or {}), threads
         self.type_names = list(program.type_names)
         self.r_max = float(program.cutoff.max())
+        self.device = choose_device(device)
         self._types: tuple[bytes, Tensor, Tensor] | None = None  # of _types_of
-        integers, numbers = program.lists()
-        self._engine = torch.ops.nequip_fast.engine_create(numbers, integers, dtype == torch.float64)
-        weakref.finalize(self, torch.ops.nequip_fast.engine_destroy, self._engine)
+        self._engine: CpuEngine | DeviceEngine
+        if self.device.type == "cpu":
+            self._engine = CpuEngine(program, dtype, threads)
+        else:
+            self._engine = DeviceEngine(program, dtype, self.device)
+
+    def to(self, device: str | torch.device) -> Potential:
+        """The same potential on another device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``.
+
+        On a GPU the steps of a calculator are captured as CUDA graphs: the first one, and any with more pairs than
+        there is room for, takes seconds.
+
+        Raises:
+            InputError: there is no such device.
+        """
+        chosen = choose_device(device)
+        return self if chosen == self.device else Potential(self.program, self.dtype, self.report, self.threads, chosen)
 
     def __call__(self, atoms: Atoms) -> Prediction:
         """Energy, forces and stress of one structure.
@@ -119,7 +135,10 @@ class Potential:
         pairs = neighbours.collected(atoms.positions, cell, atoms.pbc)
         types, structure = self._types_of(atoms)
         positions = torch.from_numpy(np.ascontiguousarray(atoms.positions, dtype=np.float64))
-        energies, forces, strain = self._run(positions, types, structure, torch.from_numpy(cell.reshape(1, 9)), pairs)
+        energies, forces, strain = self._run(
+            positions, types, structure, torch.from_numpy(cell.reshape(1, 9)), pairs,
+            (neighbours, neighbours.num_collections),
+        )  # fmt: skip
         virial, stress = _virial_and_stress(strain.numpy(), cell if periodic else None)
         return Prediction(
             float(energies.sum()),
@@ -142,6 +161,7 @@ class Potential:
         Raises:
             InputError: positions that are not finite, two atoms at one place, types or edges out of range.
         """
+        data = {name: value.cpu() for name, value in data.items()}
         edge_index, atoms = data[keys.EDGE_INDEX], data[keys.POSITIONS].shape[0]
         given = data.get(keys.EDGE_CELL_SHIFT, torch.zeros(edge_index.shape[1], 3, dtype=torch.int32))
         shift = given.to(torch.int32)
@@ -176,13 +196,17 @@ class Potential:
         }
 
     def _run(
-        self, positions: Tensor, types: Tensor, structure: Tensor, cells: Tensor, pairs: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, positions: Tensor, types: Tensor, structure: Tensor, cells: Tensor, pairs: tuple[Tensor, Tensor, Tensor],
+        kept: Any = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """(energies [N], forces [N, 3], dE/dstrain [B, 9]); pairs are (ptr, neighbour, shift) of each atom in turn."""
         try:
-            return torch.ops.nequip_fast.engine_evaluate(
-                positions, types, structure, cells, *pairs, self._engine, True, self.threads or 0
-            )
+            return self._engine.evaluate(positions, types, structure, cells, pairs, kept)
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"{len(types)} atoms with {len(pairs[1])} pairs take more memory than {self.device} has left; "
+                "evaluate fewer at a time, or use float32"
+            ) from None
         except RuntimeError as error:
             raise InputError(str(error).splitlines()[0]) from None
 
@@ -219,10 +243,10 @@ class Potential:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and other processes get an engine of their own."""
-        return Potential, (self.program, self.dtype, self.report, self.threads)
+        return Potential, (self.program, self.dtype, self.report, self.threads, str(self.device))
 
     def __repr__(self) -> str:
-        return f"Potential({', '.join(self.type_names)}; r_max {self.r_max:g} Å, {self.dtype})"
+        return f"Potential({', '.join(self.type_names)}; r_max {self.r_max:g} Å, {self.dtype}, {self.device})"
 
 
 def check_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -212,9 +212,7 @@ def _calculator(config: MDConfig) -> Calculator:
     from nequip_fast.integrations.ase import NequIPFastCalculator
 
     if Path(config.model).suffix == ".nqf":
-        if config.device not in ("auto", "cpu"):
-            raise InputError(f"device={config.device}: a compiled model runs on the CPU; take the model it came from")
-        return load(config.model).calculator()
+        return load(config.model).to(config.device).calculator()
     return NequIPFastCalculator(config.model, device=config.device)
 
 

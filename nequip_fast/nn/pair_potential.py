@@ -29,6 +29,15 @@ _EXPONENT, _LENGTH = 0.23, 0.46850
 _SCREENING = ((0.02817, 0.20162), (0.28022, 0.40290), (0.50986, 0.94229), (0.18175, 3.19980))
 
 
+def screened_repulsion(lengths: Tensor, z1: Tensor, z2: Tensor, factor: Tensor | float) -> Tensor:
+    """``factor · z1 z2 / r · Σ c exp(-d r/a)`` of nuclei with charges z1 and z2, shapes as ``lengths``."""
+    x = (z1.pow(_EXPONENT) + z2.pow(_EXPONENT)) * lengths / _LENGTH
+    screening = torch.zeros_like(x)
+    for c, d in _SCREENING:
+        screening = screening + c * torch.exp(-d * x)
+    return factor * z1 * z2 / lengths * screening
+
+
 class ZBL(nn.Module):
     """Half of ``Zi Zj e² / (4 π ε0 r) · Σ c exp(-d r/a) · envelope(r)`` for each directed edge, in float64.
 
@@ -85,13 +94,8 @@ class ZBL(nn.Module):
             types: [N] type of each atom.
             edge_index: [2, E], row 0 the centre, to which the edge's energy is given.
         """
-        numbers = self.atomic_numbers.double()[types]
-        z_centre, z_neighbour = numbers[edge_index].unsqueeze(-1)
-        x = (z_centre.pow(_EXPONENT) + z_neighbour.pow(_EXPONENT)) * lengths / _LENGTH
-        screening = torch.zeros_like(x)
-        for c, d in _SCREENING:
-            screening = screening + c * torch.exp(-d * x)
-        energy = self._qqr2exesquare * z_centre * z_neighbour / lengths * screening
+        z = self.atomic_numbers.double()[types][edge_index].unsqueeze(-1)
+        energy = screened_repulsion(lengths, z[0], z[1], self._qqr2exesquare)
         energy = energy * polynomial_cutoff(normalized_lengths, self.polynomial_cutoff_p)
         return energy.new_zeros(types.shape[0], 1).index_add(0, edge_index[0], energy)
 

@@ -1,0 +1,198 @@
+"""The engine on a GPU: a step from positions to forces and stress, captured as a CUDA graph where it is repeated."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nequip_fast.engine.network import Network
+from nequip_fast.engine.pairs import Pairs, within_cutoff
+from nequip_fast.engine.program import Program
+from nequip_fast.ops import Graph, backend, segment_sum
+
+_WRONG = (
+    "two atoms are at the same place (closer than 0.001 Å); remove one of them",
+    "a distance is not finite; check the cell and the positions",
+    "a position is not finite; check the structure or the time step",
+)
+_SPARE, _MULTIPLE = 1.05, 1024  # room for pairs in a captured step: so many times those there are, in multiples of this
+
+HostPairs = tuple[Tensor, Tensor, Tensor]  # ptr, neighbour, shift: those of atom i are ptr[i] … ptr[i + 1] − 1
+
+
+class DeviceEngine:
+    """Evaluates a program with torch's operators on one device.
+
+    Args:
+        program: what to compute.
+        dtype: of the network; geometry and energies are float64.
+        device: where; on a GPU, steps with pairs that are kept are captured and run as one CUDA graph.
+    """
+
+    def __init__(self, program: Program, dtype: torch.dtype, device: torch.device) -> None:
+        self.device = device
+        self.network = Network(program, dtype).to(device).requires_grad_(False)
+        self.cutoff = program.cutoff.double().to(device)
+        self.num_prepared = 0  # steps that were not those before with other positions and pairs
+        self._atoms: _Atoms | None = None
+        self._step: _Step | None = None
+
+    def evaluate(
+        self, positions: Tensor, types: Tensor, structure: Tensor, cells: Tensor, pairs: HostPairs, kept: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies [N], forces [N, 3] and dE/dstrain [B, 9], float64, on the CPU; so are all arguments.
+
+        Args:
+            positions: [N, 3]; types and structure: [N]; cells: [B, 9].
+            pairs: at least all within the cutoff.
+            kept: what the pairs belong to: if it equals that of the call before, so do the pairs.
+
+        Raises:
+            RuntimeError: a type, structure or atom that is not there; positions that are not finite, two atoms at one
+                place.
+        """
+        step = self._step
+        if step is None or kept is None or step.kept != kept or not step.atoms.come_from(types, structure):
+            step = self._prepared(types, structure, cells.shape[0], pairs, kept)
+        found = step(positions, cells)
+        for failed, message in zip(found[-len(_WRONG) :].tolist(), _WRONG, strict=True):
+            if failed:
+                raise RuntimeError(message)
+        energies, forces, strain = found[: -len(_WRONG)].split([len(types), 3 * len(types), cells.numel()])
+        return energies, forces.view(-1, 3), strain.view(-1, 9)
+
+    def _prepared(self, types: Tensor, structure: Tensor, structures: int, pairs: HostPairs, kept: Any) -> _Step:
+        """The step for these atoms and pairs: the one before with others in its memory, if they fit."""
+        if self._atoms is None or not self._atoms.equal(types, structure, structures):
+            self._step, self._atoms = None, _Atoms.of(types, structure, structures, self.cutoff)
+        count, step = len(pairs[1]), self._step
+        _check_range(pairs[1], len(types), "engine: a pair names an atom out of range")
+        captured = kept is not None and self._can_capture()
+        ptr, neighbour, shift = (tensor.to(self.device) for tensor in pairs)
+        if captured and step is not None and step.fixed_size and count <= step.room:
+            step.kept = None  # until they are there
+            step.refill(Pairs.of_list(ptr, neighbour, shift, self._atoms.place, step.room))
+        else:
+            self._step = None  # frees its memory
+            room = -int(-count * _SPARE // _MULTIPLE) * _MULTIPLE if captured else count
+            step = _Step(self, self._atoms, Pairs.of_list(ptr, neighbour, shift, self._atoms.place, room), captured)
+            self.num_prepared += 1
+            if captured:
+                step.capture()
+        step.kept = kept
+        self._step = step
+        return step
+
+    def _can_capture(self) -> bool:
+        """On a GPU, with kernels that walk along the pointers: plain torch takes all edges that a tensor holds."""
+        like = self.cutoff.to(self.network.dtype)
+        return like.is_cuda and all(backend.choose(name, like) != "reference" for name in ("conv", "segment_sum"))
+
+
+class _Atoms(NamedTuple):
+    """Types and structures of atoms that move: ``order`` sorts them by type, ``place`` is where each of them went."""
+
+    given: tuple[Tensor, Tensor]
+    order: Tensor
+    place: Tensor
+    types: Tensor
+    counts: list[int]
+    structure: Tensor
+    structures: int
+    by_structure: Graph  # atoms as edges that arrive at their structure
+
+    @classmethod
+    def of(cls, types: Tensor, structure: Tensor, structures: int, cutoff: Tensor) -> _Atoms:
+        """On the device of ``cutoff`` [types, types]."""
+        _check_range(types, len(cutoff), "an atom type is unknown to this potential")
+        _check_range(structure, structures, "engine: a structure is out of range")
+        device = cutoff.device
+        order = torch.argsort(types, stable=True)
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        ends = torch.stack([structure[order], torch.zeros_like(order)])
+        return cls(
+            (types, structure), order.to(device), place.to(device), types[order].to(device),
+            torch.bincount(types, minlength=len(cutoff)).tolist(), structure[order].to(device), structures,
+            Graph(*(tensor.to(device) for tensor in Graph.from_edge_index(ends, max(structures, 1)))),
+        )  # fmt: skip
+
+    def come_from(self, types: Tensor, structure: Tensor) -> bool:
+        """Whether it was these very tensors."""
+        return self.given[0] is types and self.given[1] is structure
+
+    def equal(self, types: Tensor, structure: Tensor, structures: int) -> bool:
+        """Whether they are of the same types and structures."""
+        return self.structures == structures and all(map(torch.equal, self.given, (types, structure)))
+
+
+class _Step:
+    """A step with memory for positions, cells and pairs of its own."""
+
+    kept: Any = None
+    captured: torch.cuda.CUDAGraph | None = None
+
+    def __init__(self, engine: DeviceEngine, atoms: _Atoms, pairs: Pairs, fixed_size: bool) -> None:
+        self.network, self.cutoff, self.atoms, self.pairs = engine.network, engine.cutoff, atoms, pairs
+        self.fixed_size = fixed_size  # of all tensors, whatever the number of edges
+        self.positions = torch.zeros(len(atoms.types), 3, dtype=torch.float64, device=engine.device)
+        self.cells = torch.zeros(atoms.structures, 3, 3, dtype=torch.float64, device=engine.device)
+        self.found: Tensor
+
+    @property
+    def room(self) -> int:
+        """For so many pairs."""
+        return len(self.pairs.centre)
+
+    def refill(self, pairs: Pairs) -> None:
+        """Other pairs in the place of those before."""
+        for old, new in zip(self.pairs, pairs, strict=True):
+            old.copy_(new)
+
+    def capture(self) -> None:
+        """As a CUDA graph; what is compiled when first run has to be before."""
+        with torch.cuda.device(self.positions.device):
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(2):
+                    self._compute()
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.found = self._compute()
+            self.captured = graph
+
+    def __call__(self, positions: Tensor, cells: Tensor) -> Tensor:
+        """Energies, forces, dE/dstrain and what is wrong, one after the other, on the CPU."""
+        self.positions.copy_(positions)
+        self.cells.copy_(cells.view(-1, 3, 3))
+        if self.captured is None:
+            self.found = self._compute()
+        else:
+            self.captured.replay()
+        return self.found.cpu()
+
+    def _compute(self) -> Tensor:
+        atoms = self.atoms
+        positions = self.positions[atoms.order]
+        edges = within_cutoff(
+            self.pairs, positions, self.cells, atoms.structure, atoms.types, self.cutoff, cut=not self.fixed_size
+        )
+        vectors = edges.vectors.requires_grad_()
+        with torch.enable_grad():
+            energies = self.network(vectors, edges.cutoff, edges.graph, atoms.types, atoms.counts)
+            (pull,) = torch.autograd.grad(energies.sum(), vectors)
+        forces = segment_sum(pull, edges.graph) - segment_sum(pull, edges.graph.reversed())
+        strain = segment_sum((vectors.detach().unsqueeze(2) * pull.unsqueeze(1)).flatten(1), edges.graph)
+        # a structure's atoms are summed by one thread a column: for a single one there is a better way
+        strain = strain.sum(0) if atoms.structures == 1 else segment_sum(strain, atoms.by_structure)
+        wrong = torch.cat([edges.wrong, ~torch.isfinite(positions).all(keepdim=True).view(1)])
+        parts = energies.detach()[atoms.place], forces[atoms.place], strain, wrong.double()
+        return torch.cat([part.flatten() for part in parts])
+
+
+def _check_range(values: Tensor, end: int, message: str) -> None:
+    if len(values) and not 0 <= int(values.min()) <= int(values.max()) < end:
+        raise RuntimeError(message)

@@ -1,0 +1,152 @@
+"""The engine of GPUs, on the CPU: the same operators, there in C++ or as Triton's kernels interpreted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nequip_fast.data import VerletList
+from nequip_fast.engine import compile
+from nequip_fast.engine import on_device as engine_module
+from nequip_fast.engine.on_device import DeviceEngine
+from nequip_fast.errors import InputError
+from nequip_fast.model import build_model
+from tests.helpers import KERNELS
+from tests.model.model_cases import CASES, config, crystals, inputs, relative_error
+
+COMPILED = [name for name in CASES if name != "graph_field"]
+interpreted_too = pytest.mark.skipif(KERNELS == "triton", reason="plain torch around the kernels, which others test")
+
+
+def on_device(potential, dtype=None):
+    """The potential evaluated by the other engine."""
+    copy = type(potential)(potential.program, dtype or potential.dtype)
+    copy._engine = DeviceEngine(potential.program, copy.dtype, torch.device("cpu"))
+    return copy
+
+
+@interpreted_too
+@pytest.mark.parametrize("radial", ["table", "exact"])
+@pytest.mark.parametrize("kind", ["molecules", "crystals"])
+@pytest.mark.parametrize("case", COMPILED)
+def test_equals_the_engine_in_c(case, kind, radial):
+    """Every kind of model, every output, to rounding; coarse tables too."""
+    settings = {"intervals": 64} if radial == "table" else {}
+    potential = compile(build_model(config(case)).eval(), radial=radial, dtype=torch.float64, verify=False, **settings)
+    data = inputs(kind)
+    found = on_device(potential).evaluate(data)
+    for name, expected in potential.evaluate(data).items():
+        if torch.isfinite(expected).all():
+            assert relative_error(found[name], expected) < 1e-13, name
+
+
+@interpreted_too
+@pytest.mark.parametrize("skip", [["collapse"], ["prune", "collapse", "rank"]])
+def test_passes_left_out(skip):
+    potential = compile(build_model(config("learnable_shift")), radial="exact", skip=skip, verify=False)
+    for name, expected in potential.evaluate(inputs("crystals")).items():
+        assert relative_error(on_device(potential).evaluate(inputs("crystals"))[name], expected) < 1e-13, name
+
+
+@interpreted_too
+@pytest.mark.parametrize("radial", ["table", "exact"])
+def test_in_float32(radial):
+    """Fine tables, where a slope from the values at two knots would have lost four digits."""
+    settings = {"intervals": 2048} if radial == "table" else {}
+    model = build_model(config("preset_M")).eval()
+    potential = compile(model, radial=radial, dtype=torch.float64, verify=False, **settings)
+    exact, rounded = potential.evaluate(inputs("crystals")), on_device(potential, torch.float32)
+    for name, found in rounded.evaluate(inputs("crystals")).items():
+        assert relative_error(found, exact[name]) < 3e-6, name
+
+
+class _Moving:
+    """A crystal, its list of pairs and both engines."""
+
+    def __init__(self, case="per_edge_type_cutoff"):
+        self.potential = compile(build_model(config(case)).eval(), dtype=torch.float64, verify=False)
+        self.other = on_device(self.potential)
+        self.atoms = crystals()[0]
+        self.list = VerletList(self.potential.r_max, skin=0.5)
+
+    @property
+    def engine(self):
+        return self.other._engine
+
+    def compare(self):
+        found, expected = self.other.of_pairs(self.atoms, self.list), self.potential(self.atoms)
+        assert found.energy == pytest.approx(expected.energy, rel=1e-12)
+        np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(found.virial, expected.virial, rtol=0, atol=1e-9)
+
+
+def test_moving_atoms():
+    """Pairs are uploaded again exactly when there are others; other cells and elements are seen too."""
+    moving, rng = _Moving(), np.random.default_rng(0)
+    for _ in range(4):
+        moving.atoms.positions += 0.02 * rng.normal(size=moving.atoms.positions.shape)
+        moving.compare()
+    assert moving.list.num_collections == moving.engine.num_prepared == 1
+    moving.atoms.positions[0] += 0.4
+    moving.compare()
+    assert moving.list.num_collections == moving.engine.num_prepared == 2
+    moving.atoms.set_cell(moving.atoms.cell * 1.01, scale_atoms=True)
+    moving.compare()
+    moving.atoms.numbers[0] = moving.atoms.numbers[-1]
+    moving.compare()
+    del moving.atoms[0]
+    moving.compare()
+    moving.list = VerletList(moving.potential.r_max, skin=0.4)  # another list, of the same number
+    moving.compare()
+
+
+@pytest.mark.skipif(KERNELS != "triton", reason="only these kernels know where the edges end")
+@pytest.mark.parametrize("radial", ["table", "exact"])
+def test_room_for_more_pairs(monkeypatch, radial):
+    """Sizes that do not depend on the edges, as a captured step has them; pairs then come and go in its memory."""
+    moving = _Moving("preset_S")
+    if radial == "exact":
+        moving.potential = compile(build_model(config("preset_S")), radial="exact", dtype=torch.float64, verify=False)
+        moving.other = on_device(moving.potential)
+    monkeypatch.setattr(DeviceEngine, "_can_capture", lambda self: True)
+    monkeypatch.setattr(engine_module._Step, "capture", lambda self: None)
+    monkeypatch.setattr(engine_module, "_MULTIPLE", 8)
+    moving.compare()
+    step = moving.engine._step
+    assert step.room % 8 == 0 < step.room - len(moving.list._pairs[1])
+    moving.atoms.positions[0] += 0.4
+    moving.compare()
+    assert moving.list.num_collections == 2
+    assert moving.engine._step is step
+    moving.atoms.set_cell(moving.atoms.cell * 0.9, scale_atoms=True)  # more than there is room for
+    moving.compare()
+    assert moving.engine._step is not step
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pos": lambda x: x * float("nan")}, "not finite"),
+        ({"pos": lambda x: x * 0, "edge_cell_shift": lambda x: x * 0}, "same place"),
+        ({"atom_types": lambda x: x + 3}, "type"),
+        ({"cell": lambda x: x * float("inf")}, "not finite"),
+    ],
+)
+def test_errors_are_those_of_the_engine_in_c(change, message):
+    potential, data = compile(build_model(config("no_parity")), verify=False), inputs("crystals")
+    wrong = data | {name: function(data[name]) for name, function in change.items()}
+    for either in (potential, on_device(potential)):
+        with pytest.raises(InputError, match=message):
+            either.evaluate(wrong)
+        assert torch.isfinite(either.evaluate(data)["forces"]).all()
+
+
+def test_no_such_device():
+    potential = compile(build_model(config("no_parity")), verify=False)
+    assert potential.to("cpu") is potential
+    with pytest.raises(InputError, match="gpu"):
+        potential.to("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no GPU"):
+            potential.to("cuda")
