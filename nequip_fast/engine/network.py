@@ -8,6 +8,7 @@ back, so that a step can be captured as a CUDA graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,6 @@ from nequip_fast.engine.radial import basis_functions
 from nequip_fast.engine.rows import Dense, Gate, LinearMaps, Rows
 from nequip_fast.nn.pair_potential import screened_repulsion
 from nequip_fast.ops import ConvProblem, Graph, Path, conv_of_hidden, conv_of_table, segment_sum, spherical_harmonics
-from nequip_fast.ops.conv_of_rows import hermite_coefficients
 from nequip_fast.ops.gate import ACTIVATIONS
 from nequip_fast.ops.radial import polynomial_cutoff
 
@@ -164,9 +164,37 @@ class _TableConvolution(nn.Module):
         self.register_buffer("table", torch.cat([low, high], 1).flatten(0, 1).to(dtype))
 
     def forward(self, sent: Tensor, x: Tensor, basis: Tensor | None, y: Tensor, graph: Graph) -> Tensor:
-        first, coefficients = hermite_coefficients(self.knots, x)
-        coefficients = torch.cat([torch.ones_like(coefficients[:, :1]), coefficients[:, 1:]], 1).to(y.dtype)
-        return conv_of_table(sent, y, coefficients, self.table, 2 * first, graph, self.problem)
+        below = (torch.searchsorted(self.knots, x.detach(), right=True) - 1).clamp(0, len(self.knots) - 2)
+        low, high = self.knots[below], self.knots[below + 1]
+        coefficients = _Hermite.apply(x, low, high - low, y.dtype)
+        return conv_of_table(sent, y, coefficients, self.table, 6 * below, graph, self.problem)
+
+
+class _Hermite(torch.autograd.Function):
+    """What x in [low, low + width] multiplies the six rows of its interval with, [E, 6] in ``dtype``.
+
+    With slopes that are written out: autograd would keep a dozen numbers of float64 for each edge.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor, width: Tensor, dtype: torch.dtype) -> Tensor:
+        t = (x - low) / width
+        s = 1 - t
+        values = (
+            torch.ones_like(t), width * t * s**3 * (1 + 3 * t), width**2 / 2 * t**2 * s**3,
+            t**3 * (10 - 15 * t + 6 * t**2), -width * s * t**3 * (1 + 3 * s), width**2 / 2 * s**2 * t**3,
+        )  # fmt: skip
+        slopes = (
+            torch.zeros_like(t), s**2 * (1 + 2 * t - 15 * t**2), width / 2 * t * s**2 * (2 - 5 * t),
+            30 * t**2 * s**2 / width, t**2 * (1 + 2 * s - 15 * s**2), -width / 2 * s * t**2 * (2 - 5 * s),
+        )  # fmt: skip
+        ctx.save_for_backward(torch.stack(slopes, 1).to(dtype))
+        return torch.stack(values, 1).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return (g * slopes).sum(1).double(), None, None, None
 
 
 class _HiddenConvolution(nn.Module):
