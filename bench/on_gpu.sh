@@ -3,7 +3,7 @@
 # hypothesis, and no network. Results go to $OUT (default: bench/results/gpu).
 #
 #   bash bench/on_gpu.sh               everything
-#   bash bench/on_gpu.sh test bench    some of it: test, sanitize, tune, bench (the build is always done first)
+#   bash bench/on_gpu.sh test bench    some of it: test, sanitize, tune, bench, engine (the build comes first)
 #   bash bench/on_gpu.sh --rehearse    the same steps where there is no GPU, those that need one left out
 #   PEER_WHEELS=folder bash bench/on_gpu.sh    take peers from a folder of wheels, OpenEquivariance as its source
 set -euo pipefail
@@ -14,7 +14,7 @@ if [ "${1:-}" = --rehearse ]; then
   rehearse=yes default=build/rehearsal
   shift
 fi
-stages=" ${*:-test sanitize tune bench} "
+stages=" ${*:-test sanitize tune bench engine} "
 out=${OUT:-$default}
 python=${PYTHON:-python3}
 mkdir -p "$out"
@@ -42,13 +42,14 @@ export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
 
 if [[ $stages == *" test "* ]]; then
   echo "== operators on the GPU, then on the CPU"
-  "$python" -m pytest tests/kernels tests/ops/test_cuda.py -q 2>&1 | tail -15 | tee "$out/tests.txt" || failed="$failed gpu-tests"
+  "$python" -m pytest tests/kernels tests/ops/test_cuda.py tests/engine/test_gpu.py -q 2>&1 | tail -15 | tee "$out/tests.txt" || failed="$failed gpu-tests"
   "$python" -m pytest tests/ops tests/csrc -q 2>&1 | tail -15 | tee -a "$out/tests.txt" || failed="$failed cpu-tests"
 fi
 
 if [ "$rehearse" ]; then
   echo "== rehearsal: compute-sanitizer and the GPU benchmark left out"
   "$python" bench/run.py --quick --case conv-S harmonics-l2 --peers reference e3nn --json "$out/rehearsal.json"
+  "$python" bench/engine_gpu.py --device cpu --cases S-64 --json "$out/engine.json"
   [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
   exit 0
 fi
@@ -57,7 +58,7 @@ if [[ $stages == *" sanitize "* ]]; then
   echo "== compute-sanitizer"
   for tool in memcheck racecheck initcheck; do
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-      "$python" -m pytest tests/ops/test_cuda.py tests/kernels/test_gpu.py -q -k "not per_instruction" 2>&1 |
+      "$python" -m pytest tests/ops/test_cuda.py tests/kernels/test_gpu.py tests/engine/test_gpu.py -q -k "not per_instruction" 2>&1 |
       tail -4 | tee "$out/$tool.txt" || failed="$failed $tool"
   done
 fi
@@ -75,6 +76,11 @@ if [[ $stages == *" bench "* ]]; then
     tee "$out/bench.txt" || failed="$failed benchmark"
   echo "== radial weights"
   "$python" bench/radial_variants.py --measure "$out/radial-variants.json" || failed="$failed radial-variants"
+fi
+
+if [[ $stages == *" engine "* ]]; then
+  echo "== engine"
+  "$python" bench/engine_gpu.py --profile --json "$out/engine.json" | tee "$out/engine.txt" || failed="$failed engine"
 fi
 
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
