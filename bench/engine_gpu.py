@@ -5,8 +5,8 @@
 A step is energy, forces and dE/dstrain in float32 from positions on the host to forces there, with pairs that are kept:
 what molecular dynamics does between two searches for neighbours, whose time is not in it. ``step`` is all of that,
 ``replay`` the work on the GPU alone. For preset L with 46 neighbours an atom NequIP's authors publish 6.4, 16.6, 86 and
-606 ms with 64, 512, 4,096 and 32,768 atoms (AOTInductor and OpenEquivariance on an H100, through ASE with neighbours and
-stress). With ``--device cpu`` the same code runs there, for rehearsals.
+606 ms with 64, 512, 4,096 and 32,768 atoms (AOTInductor and OpenEquivariance on an H100, through ASE, neighbours and
+stress included). With ``--device cpu`` the same code runs there, for rehearsals.
 """
 
 from __future__ import annotations
