@@ -5,6 +5,7 @@ Importing this needs neither ase nor vesin; the functions that do say how to ins
 
 from nequip_fast.data.batch import collate
 from nequip_fast.data.dataset import AtomsDataset, split_indices
+from nequip_fast.data.device_neighbors import verlet_list
 from nequip_fast.data.graph import graph_from_atoms
 from nequip_fast.data.neighbors import VerletList, neighbor_list
 from nequip_fast.data.read import read_structures
@@ -20,4 +21,5 @@ __all__ = [
     "read_structures",
     "split_indices",
     "statistics",
+    "verlet_list",
 ]

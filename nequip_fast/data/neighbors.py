@@ -17,10 +17,10 @@ MIN_DISTANCE = 1e-3
 _MAX_NEIGHBORS = 10_000  # at solid density a cutoff near 30 Å: surely a slip, and a list that fills the memory
 
 # ptr [N + 1], j [P], shift [P, 3]: pairs of atom i are ptr[i] … ptr[i + 1] − 1, by j, then by shift
-_Pairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
+Pairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
 
 
-_NONE: _Pairs = (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
+_NONE: Pairs = (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
 
 
 def neighbor_list(positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike, cutoff: float) -> tuple[Tensor, Tensor]:
@@ -73,12 +73,12 @@ class VerletList:
         self.num_collections = 0
         self._reference: NDArray[np.float64] | None = None  # the positions the pairs were collected at
         self._frame = b"", b""  # their cell and periodicity
-        self._pairs: _Pairs
+        self._pairs: Pairs
 
     def __call__(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor]:
         """Arguments, result and errors as in :func:`neighbor_list`."""
         positions, cell = self._update(positions, cell, pbc)
-        return _as_tensors(_within(self._pairs, positions, cell, self.cutoff))
+        return _as_tensors(_within(self._on_host(), positions, cell, self.cutoff))
 
     def collected(self, positions: ArrayLike, cell: ArrayLike | None, pbc: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
         """All pairs collected, those beyond the cutoff included, for callers that measure distances themselves.
@@ -99,11 +99,18 @@ class VerletList:
         frame = box.tobytes(), periodic.tobytes()
         if frame != self._frame or not self._covers(points):
             _check(points, box, periodic, self.cutoff)
-            self._reference, self._pairs = None, _NONE  # before there are new ones
-            self._pairs = _candidates(points, box, periodic, self.cutoff + self.skin)
+            self._reference = None  # until there are new ones
+            self._collect(points, box, periodic)
             self._reference, self._frame = points.copy(), frame
             self.num_collections += 1
         return points, box
+
+    def _collect(self, points: NDArray[np.float64], box: NDArray[np.float64], periodic: NDArray[np.bool_]) -> None:
+        self._pairs = _NONE  # frees the others first
+        self._pairs = _candidates(points, box, periodic, self.cutoff + self.skin)
+
+    def _on_host(self) -> Pairs:
+        return self._pairs
 
     def _covers(self, positions: NDArray[np.float64]) -> bool:
         """Whether the collected pairs include every pair within the cutoff; not where a position is no number."""
@@ -157,12 +164,12 @@ def _check(points: NDArray[np.float64], box: NDArray[np.float64], periodic: NDAr
 
 def _candidates(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
-) -> _Pairs:
+) -> Pairs:
     """Pairs that include all within ``cutoff``, sorted by (i, j, shift)."""
     vesin = require("vesin", "md")
     # A hair more than the cutoff, so that rounding inside vesin loses no pair: _within alone decides.
     search = vesin.NeighborList(cutoff=cutoff * (1 + 1e-9), full_list=True, sorted=False)
-    found = search.compute(points=positions, box=_completed(cell, pbc), periodic=pbc, quantities="ijS")
+    found = search.compute(points=positions, box=completed(cell, pbc), periodic=pbc, quantities="ijS")
     i, j, shift = (np.asarray(values) for values in found)
     # One number per pair that orders like (i, j, shift): it sorts several times faster than five columns, and in place.
     low = shift.min(axis=0, initial=0).astype(np.int64)
@@ -192,7 +199,7 @@ def _starts(i: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(i, minlength=count))])
 
 
-def _completed(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+def completed(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The cell with the vectors of non-periodic axes, which mean nothing, replaced by ones orthogonal to the rest."""
     if pbc.all():
         return cell
@@ -206,7 +213,7 @@ def _centres(ptr: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
 
 
-def _within(pairs: _Pairs, positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float) -> _Pairs:
+def _within(pairs: Pairs, positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float) -> Pairs:
     ptr, j, shift = pairs
     i = _centres(ptr)
     vectors = positions[j] - positions[i] + shift @ cell
@@ -214,7 +221,7 @@ def _within(pairs: _Pairs, positions: NDArray[np.float64], cell: NDArray[np.floa
     return _starts(i[keep], len(positions)), j[keep], shift[keep]
 
 
-def _as_tensors(pairs: _Pairs) -> tuple[Tensor, Tensor]:
+def _as_tensors(pairs: Pairs) -> tuple[Tensor, Tensor]:
     ptr, j, shift = pairs
     edge_index = np.stack((_centres(ptr), j.astype(np.int64)))
     return torch.from_numpy(edge_index), torch.from_numpy(shift.astype(np.float64))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nequip_fast.data import VerletList, graph_from_atoms, keys
+from nequip_fast.data import VerletList, graph_from_atoms, keys, verlet_list
 from nequip_fast.devices import choose_device
 from nequip_fast.engine import Potential, Prediction
 from nequip_fast.errors import InputError, require
@@ -122,7 +122,7 @@ class PotentialCalculator(_ForceField):
     def __init__(self, potential: Potential, skin: float = 0.5) -> None:
         super().__init__()
         self.potential = potential
-        self.neighbours = VerletList(potential.r_max, skin)
+        self.neighbours = verlet_list(potential.r_max, skin, potential.device)
 
     def predict(self, atoms: Atoms) -> Prediction:
         return self.potential.of_pairs(atoms, self.neighbours)

@@ -4,10 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nequip_fast.data import VerletList, neighbor_list
+from nequip_fast.data import VerletList, neighbor_list, verlet_list
+from nequip_fast.data.device_neighbors import DeviceVerletList
 from nequip_fast.data.neighbors import overlapping_pair
 from nequip_fast.errors import InputError
 
@@ -144,6 +146,7 @@ def test_overlapping_pair():
 
 class TestVerlet:
     CUTOFF, SKIN = 3.0, 0.8
+    make = VerletList
 
     def system(self, count=20):
         rng = np.random.default_rng(5)
@@ -159,7 +162,7 @@ class TestVerlet:
 
     def test_random_walk(self):
         positions, cell, pbc, rng = self.system()
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         for _ in range(100):
             self.assert_fresh(verlet, positions, cell, pbc)
             positions = positions + rng.normal(scale=0.03, size=positions.shape)
@@ -167,20 +170,20 @@ class TestVerlet:
         assert 2 < verlet.num_collections < 30
 
     def test_two_atoms_approach_from_the_edge_of_the_skin(self):
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         start = self.CUTOFF + self.SKIN
         for step in np.linspace(0, 0.5 * self.SKIN + 0.01, 200):
             self.assert_fresh(verlet, [[step, 0, 0], [start - step, 0, 0]], np.zeros((3, 3)), False)
         assert verlet.num_collections == 2
 
     def test_slow_creep_is_measured_from_the_collection(self):
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         for x in np.arange(6.0, 2.0, -0.1):
             self.assert_fresh(verlet, [[0, 0, 0], [x, 0, 0]], np.zeros((3, 3)), False)
 
     def test_wrapped_atom(self):
         positions, cell, pbc, _ = self.system()
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         self.assert_fresh(verlet, positions, cell, pbc)
         for atom, shift in ((0, [1, 0, 0]), (7, [-2, 1, 0]), (19, [0, 0, 1])):
             positions = positions.copy()
@@ -190,14 +193,14 @@ class TestVerlet:
 
     def test_swapped_atoms(self):
         positions, cell, pbc, _ = self.system()
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         self.assert_fresh(verlet, positions, cell, pbc)
         self.assert_fresh(verlet, positions[::-1], cell, pbc)
 
     @pytest.mark.parametrize("change", [1e-12, 0.01, 1.0])
     def test_cell_change(self, change):
         positions, cell, pbc, _ = self.system()
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         verlet(positions, cell, pbc)
         cell = cell.copy()
         cell[2, 1] += change
@@ -206,7 +209,7 @@ class TestVerlet:
 
     def test_pbc_and_number_of_atoms_change(self):
         positions, cell, pbc, _ = self.system()
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         verlet(positions, cell, pbc)
         self.assert_fresh(verlet, positions, cell, [True, False, True])
         self.assert_fresh(verlet, positions[:-1], cell, [True, False, True])
@@ -214,7 +217,7 @@ class TestVerlet:
 
     def test_caller_may_move_its_arrays_in_place(self):
         positions, cell, pbc, _ = self.system()
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         verlet(positions, cell, pbc)
         positions[3] += 2.0
         self.assert_fresh(verlet, positions, cell, pbc)
@@ -223,22 +226,43 @@ class TestVerlet:
 
     def test_small_moves_reuse_the_list(self):
         positions, cell, pbc, rng = self.system()
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         for _ in range(5):
             self.assert_fresh(verlet, positions + rng.uniform(-0.1, 0.1, positions.shape), cell, pbc)
         assert verlet.num_collections == 1
 
     def test_without_skin_never_reuses(self):
         positions, cell, pbc, _ = self.system()
-        verlet = VerletList(self.CUTOFF, 0.0)
+        verlet = self.make(self.CUTOFF, 0.0)
         for _ in range(2):
             self.assert_fresh(verlet, positions, cell, pbc)
         assert verlet.num_collections == 2
 
     def test_not_a_number(self):
         positions, cell, pbc, _ = self.system()
-        verlet = VerletList(self.CUTOFF, self.SKIN)
+        verlet = self.make(self.CUTOFF, self.SKIN)
         verlet(positions, cell, pbc)
         positions[4, 1] = np.nan
         with pytest.raises(InputError, match="position of atom 4"):
             verlet(positions, cell, pbc)
+
+
+class TestDeviceVerlet(TestVerlet):
+    """The same of lists that are searched for on a device, here the CPU."""
+
+    @staticmethod
+    def make(cutoff, skin):
+        pytest.importorskip("nvalchemiops")
+        return DeviceVerletList(cutoff, skin, torch.device("cpu"))
+
+    @given(system=strange_systems(), cutoff=st.sampled_from([0.8, 2.5, 4.1]))
+    @settings(max_examples=40, deadline=None)
+    def test_strange_cells(self, system, cutoff):
+        positions, cell, pbc = system
+        found, expected = self.make(cutoff, 0.0)(positions, cell, pbc), neighbor_list(positions, cell, pbc, cutoff)
+        assert [a.tolist() for a in found] == [b.tolist() for b in expected]
+
+
+def test_the_list_of_a_device():
+    """On the CPU vesin's."""
+    assert type(verlet_list(3.0, 0.5, torch.device("cpu"))) is VerletList

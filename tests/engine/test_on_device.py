@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nequip_fast.data import VerletList
+from nequip_fast.data.device_neighbors import DeviceVerletList
 from nequip_fast.engine import compile
 from nequip_fast.engine import on_device as engine_module
 from nequip_fast.engine.on_device import DeviceEngine
@@ -81,9 +82,13 @@ class _Moving:
         np.testing.assert_allclose(found.virial, expected.virial, rtol=0, atol=1e-9)
 
 
-def test_moving_atoms():
+@pytest.mark.parametrize("searched", ["host", "device"])
+def test_moving_atoms(searched):
     """Pairs are uploaded again exactly when there are others; other cells and elements are seen too."""
     moving, rng = _Moving(), np.random.default_rng(0)
+    if searched == "device":
+        pytest.importorskip("nvalchemiops")
+        moving.list = DeviceVerletList(moving.potential.r_max, 0.5, torch.device("cpu"))
     for _ in range(4):
         moving.atoms.positions += 0.02 * rng.normal(size=moving.atoms.positions.shape)
         moving.compare()
