@@ -8,11 +8,11 @@ back, so that a step can be captured as a CUDA graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nequip_fast.engine.hermite import interval_rows, interval_table
 from nequip_fast.engine.program import (
     Channels,
     Layer,
@@ -146,11 +146,7 @@ def _convolution(layer: Layer, sent: Rows, l_max: int) -> tuple[ConvProblem, Row
 
 
 class _TableConvolution(nn.Module):
-    """Weights by quintic Hermite interpolation.
-
-    An interval has six rows: value, slope and curvature at its lower knot, what the value rises by, slope and curvature
-    at its upper knot. Values at both knots would make the derivative a difference of large numbers.
-    """
+    """Weights from a table."""
 
     knots: Tensor
     table: Tensor
@@ -158,43 +154,12 @@ class _TableConvolution(nn.Module):
     def __init__(self, radial: RadialTable, problem: ConvProblem, dtype: torch.dtype) -> None:
         super().__init__()
         self.problem = problem
-        low, high = radial.values[:-1], radial.values[1:].clone()
-        high[:, 0] -= low[:, 0]
         self.register_buffer("knots", radial.knots.double())
-        self.register_buffer("table", torch.cat([low, high], 1).flatten(0, 1).to(dtype))
+        self.register_buffer("table", interval_table(radial).to(dtype))
 
     def forward(self, sent: Tensor, x: Tensor, basis: Tensor | None, y: Tensor, graph: Graph) -> Tensor:
-        below = (torch.searchsorted(self.knots, x.detach(), right=True) - 1).clamp(0, len(self.knots) - 2)
-        low, high = self.knots[below], self.knots[below + 1]
-        coefficients = _Hermite.apply(x, low, high - low, y.dtype)
-        return conv_of_table(sent, y, coefficients, self.table, 6 * below, graph, self.problem)
-
-
-class _Hermite(torch.autograd.Function):
-    """What x in [low, low + width] multiplies the six rows of its interval with, [E, 6] in ``dtype``.
-
-    With slopes that are written out: autograd would keep a dozen numbers of float64 for each edge.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: Tensor, width: Tensor, dtype: torch.dtype) -> Tensor:
-        t = (x - low) / width
-        s = 1 - t
-        values = (
-            torch.ones_like(t), width * t * s**3 * (1 + 3 * t), width**2 / 2 * t**2 * s**3,
-            t**3 * (10 - 15 * t + 6 * t**2), -width * s * t**3 * (1 + 3 * s), width**2 / 2 * s**2 * t**3,
-        )  # fmt: skip
-        slopes = (
-            torch.zeros_like(t), s**2 * (1 + 2 * t - 15 * t**2), width / 2 * t * s**2 * (2 - 5 * t),
-            30 * t**2 * s**2 / width, t**2 * (1 + 2 * s - 15 * s**2), -width / 2 * s * t**2 * (2 - 5 * s),
-        )  # fmt: skip
-        ctx.save_for_backward(torch.stack(slopes, 1).to(dtype))
-        return torch.stack(values, 1).to(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
-        return (g * slopes).sum(1).double(), None, None, None
+        first, coefficients = interval_rows(x, self.knots, y.dtype)
+        return conv_of_table(sent, y, coefficients, self.table, first, graph, self.problem)
 
 
 class _HiddenConvolution(nn.Module):

@@ -27,6 +27,7 @@ KERNELS = {  # operator -> the backends that have kernels for it
     "segment_sum": ("cpu", "cuda", "triton"),
     "gate": ("cpu", "triton"),
     "radial": ("cpu", "triton"),
+    "hermite": ("triton",),  # of the engine, where that in C++ does not run
 }
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # the backends of a device, the faster ones first
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"
