@@ -17,7 +17,8 @@ test: $(VENV)/.ready
 interpret: $(VENV)/.ready
 	TRITON_INTERPRET=1 NEQUIP_FAST_TEST_KERNELS=triton $(RUN) -m pytest -n 2 tests/kernels \
 	  tests/ops/test_conv.py tests/ops/test_gate.py tests/ops/test_radial.py tests/ops/test_segment_sum.py \
-	  tests/ops/test_spherical_harmonics.py tests/ops/test_tensor_product.py tests/engine/test_hermite.py tests/engine/test_on_device.py \
+	  tests/ops/test_spherical_harmonics.py tests/ops/test_tensor_product.py \
+	  tests/engine/test_hermite.py tests/engine/test_rows.py tests/engine/test_on_device.py \
 	  -k 'not finite_differences and not float32_per_instruction'
 
 # The CPU kernels without torch on awkward problems: as shipped, with arrays that end at forbidden pages; then under

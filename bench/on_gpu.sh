@@ -42,7 +42,7 @@ export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
 
 if [[ $stages == *" test "* ]]; then
   echo "== operators on the GPU, then on the CPU"
-  "$python" -m pytest tests/kernels tests/ops/test_cuda.py tests/engine/test_gpu.py tests/engine/test_hermite.py -q 2>&1 | tail -15 | tee "$out/tests.txt" || failed="$failed gpu-tests"
+  "$python" -m pytest tests/kernels tests/ops/test_cuda.py tests/engine/test_gpu.py tests/engine/test_hermite.py tests/engine/test_rows.py -q 2>&1 | tail -15 | tee "$out/tests.txt" || failed="$failed gpu-tests"
   "$python" -m pytest tests/ops tests/csrc -q 2>&1 | tail -15 | tee -a "$out/tests.txt" || failed="$failed cpu-tests"
 fi
 

@@ -39,7 +39,7 @@ def interval_rows(x: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor,
 class _IntervalRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        if backend.choose("hermite", x) == "triton":
+        if backend.can("hermite", "triton", x):
             first, values, slopes = torch.ops.nequip_fast.triton_hermite(x, knots, dtype == torch.float32)
         else:
             first, values, slopes = _definition(x, knots, dtype)

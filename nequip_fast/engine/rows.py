@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from json import dumps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nequip_fast.engine.program import NO_GATE, NORM, Channels, GateStep, LinearMap, ReadoutLayer
+from nequip_fast.ops import backend
 from nequip_fast.ops.gate import ACTIVATIONS, GateProblem, GateSegment, gate
 
+_FEW_ROWS = 4096  # a guess: nobody has measured yet where a library's products, one for each map, are faster
 _SHORTEST_NORM = 1e-8  # kShortestNorm in csrc/cpu/engine/kernels.h
 
 
@@ -45,40 +49,80 @@ class Rows:
 
 
 class LinearMaps(nn.Module):
-    """From rows to rows: for each segment of the result one product with the channels of all its sources."""
+    """From rows to rows: for each segment of the result the sum of products with the channels of its sources.
+
+    On a GPU one kernel does all of it where rows are few, and what a launch takes would be most of the time.
+    """
+
+    weights: Tensor
+    transposed: Tensor
 
     def __init__(self, maps: Sequence[LinearMap], source: Rows, target: Rows, dtype: torch.dtype) -> None:
         super().__init__()
-        self.source, self.target, self.dtype = source, target, dtype
-        self.sources: list[list[int]] = []
-        self.matrices = nn.ParameterList()
-        types = next((linear.matrix.shape[0] for linear in maps if linear.matrix.dim() == 3), None)
-        for k in range(len(target.channels)):
-            into = [linear for linear in maps if linear.target == k]
-            self.sources.append([linear.source for linear in into])
-            matrices = [
-                linear.matrix if types is None or linear.matrix.dim() == 3 else linear.matrix.expand(types, -1, -1)
-                for linear in into
-            ]
-            matrix = torch.cat(matrices, -2) if into else torch.zeros(0, target.channels[k].mul)
-            self.matrices.append(nn.Parameter(matrix.to(dtype), requires_grad=False))
+        self.source, self.target = source, target
+        types = next((linear.matrix.shape[0] for linear in maps if linear.matrix.dim() == 3), 1)
+        self.by_type = any(linear.matrix.dim() == 3 for linear in maps)
+        self.matrices = nn.ParameterList()  # of each map [types, mul_in, mul_out]
+        for linear in maps:
+            matrix = linear.matrix if linear.matrix.dim() == 3 else linear.matrix.unsqueeze(0)
+            self.matrices.append(nn.Parameter(matrix.expand(types, -1, -1).to(dtype), requires_grad=False))
+        self.ends = [(linear.source, linear.target) for linear in maps]
+        self.text, weights = _described(self.ends, list(self.matrices), source, target, types)
+        back = [matrix.mT for matrix in self.matrices]
+        self.text_back, weights_back = _described([end[::-1] for end in self.ends], back, target, source, types)
+        self.register_buffer("weights", weights.to(dtype))
+        self.register_buffer("transposed", weights_back.to(dtype))
 
     def forward(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """[N, width of source] -> [N, width of target]"""
-        parts = []
-        for k, sources in enumerate(self.sources):
-            c, matrix = self.target.channels[k], self.matrices[k]
-            if not sources:
-                parts.append(rows.new_zeros(rows.shape[0], c.mul * (2 * c.l + 1)))
-                continue
-            x = torch.cat([self.source.segment(rows, j) for j in sources], 1)
-            if matrix.dim() == 2:
-                product = torch.einsum("nui,uv->nvi", x, matrix)
-            else:
-                slices = zip(x.split(list(counts)), matrix, strict=True)
-                product = torch.cat([torch.einsum("nui,uv->nvi", some, own) for some, own in slices if some.shape[0]])
-            parts.append(product.flatten(1))
+        sizes = list(counts) if self.by_type else [rows.shape[0]]
+        if rows.shape[0] <= _FEW_ROWS and backend.can("linear", "triton", rows):
+            return _OneKernel.apply(rows, self, sizes)
+        parts: list[Any] = [None] * len(self.target.channels)
+        for (j, k), matrix in zip(self.ends, self.matrices, strict=True):
+            slices = zip(self.source.segment(rows, j).split(sizes), matrix, strict=True)
+            products = [torch.einsum("nui,uv->nvi", some, own) for some, own in slices if len(some) or not len(rows)]
+            product = products[0] if len(products) == 1 else torch.cat(products)
+            before = parts[k]
+            parts[k] = product if before is None else before + product
+        for k, c in enumerate(self.target.channels):
+            part = rows.new_zeros(()) if parts[k] is None else parts[k]
+            parts[k] = part.expand(len(rows), c.mul, 2 * c.l + 1).flatten(1)
         return torch.cat(parts, 1)
+
+
+class _OneKernel(torch.autograd.Function):
+    """The maps, and their transposes for the derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, maps: LinearMaps, counts: list[int]) -> Tensor:
+        ctx.rest = maps, counts
+        return _launched(rows, maps.weights, counts, maps.target.width, maps.text)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        maps, counts = ctx.rest
+        return _launched(g, maps.transposed, counts, maps.source.width, maps.text_back), None, None
+
+
+def _launched(rows: Tensor, weights: Tensor, counts: list[int], width: int, text: str) -> Tensor:
+    precision = "tf32x3" if rows.is_cuda and rows.dtype == torch.float32 else "ieee"  # as accurate, on tensor cores
+    return torch.ops.nequip_fast.triton_linear(rows, weights, counts, width, text, precision)
+
+
+def _described(
+    ends: Sequence[tuple[int, int]], matrices: Sequence[Tensor], source: Rows, target: Rows, types: int
+) -> tuple[str, Tensor]:
+    """The text and the weights [types, ·] that :mod:`nequip_fast.kernels.linear` reads."""
+    segments: list[Any] = [
+        [start, c.mul, 2 * c.l + 1, []] for c, start in zip(target.channels, target.starts, strict=False)
+    ]
+    begin = 0
+    for (j, k), matrix in zip(ends, matrices, strict=True):
+        segments[k][3].append([source.starts[j], source.channels[j].mul, begin])
+        begin += matrix[0].numel()
+    flat = [matrix.reshape(types, -1) for matrix in matrices]
+    return dumps(segments, separators=(",", ":")), torch.cat(flat, 1) if flat else torch.zeros(types, 0)
 
 
 class Gate(nn.Module):

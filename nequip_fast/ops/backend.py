@@ -27,7 +27,8 @@ KERNELS = {  # operator -> the backends that have kernels for it
     "segment_sum": ("cpu", "cuda", "triton"),
     "gate": ("cpu", "triton"),
     "radial": ("cpu", "triton"),
-    "hermite": ("triton",),  # of the engine, where that in C++ does not run
+    "hermite": ("triton",),  # this and the next of the engine, where that in C++ does not run
+    "linear": ("triton",),
 }
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # the backends of a device, the faster ones first
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"
@@ -135,6 +136,11 @@ def choose(operator: str, tensor: Tensor) -> str:
     if not torch.compiler.is_compiling():
         _say_once(operator, device, "; ".join(f"{n}: {reason}" for n, reason in zip(names, reasons, strict=True)))
     return "reference"
+
+
+def can(operator: str, name: str, tensor: Tensor) -> bool:
+    """Whether backend ``name`` may and can run ``operator``, for what need not run as a kernel."""
+    return get_backend() in ("auto", name) and why_not(operator, name, tensor.device.type, tensor.dtype) is None
 
 
 def why_not(operator: str, name: str, device: str, dtype: torch.dtype) -> str | None:

@@ -5,10 +5,19 @@ Same signatures and meaning as the compiled ones in csrc/register.cpp, whose nam
 
 from __future__ import annotations
 
-from nequip_fast.kernels.operators import conv, gate, hermite, radial, segment_sum, spherical_harmonics, tensor_product
+from nequip_fast.kernels.operators import (
+    conv,
+    gate,
+    hermite,
+    linear,
+    radial,
+    segment_sum,
+    spherical_harmonics,
+    tensor_product,
+)
 from nequip_fast.ops import backend
 
-MODULES = (conv, gate, hermite, radial, segment_sum, spherical_harmonics, tensor_product)
+MODULES = (conv, gate, hermite, linear, radial, segment_sum, spherical_harmonics, tensor_product)
 
 
 def _tell_cache() -> None:
