@@ -33,6 +33,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from bench.engine_gpu import engine_of
 from bench.problems import CASES, ConvCase, HarmonicsCase, ModuleCase
 from bench.radial_variants import HIDDEN
 from nequip_fast import nn, o3
@@ -41,12 +42,22 @@ from nequip_fast.kernels.tuning import Tile
 from nequip_fast.ops import ConvProblem, Graph
 
 ARCHITECTURES = (80, 90, 100)
+
+
+@dataclass(frozen=True)
+class EngineCase:
+    """What the engine's second layer runs besides the convolution and the gate."""
+
+    model: str  # a preset
+
+
 KINDS = {
     name: case
     for name, case in CASES.items()
     if case.kind in ("conv", "harmonics", "gate", "product")
     or (case.kind == "self-connection" and name.endswith("-1000"))
 }
+KINDS |= {"engine-M": EngineCase("M"), "engine-L": EngineCase("L")}
 _TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64"}
 _COLUMNS = "registers", "spilled_bytes", "shared_bytes", "ptx_bytes", "seconds"
 _OPTIONS = ("num_warps", "num_stages")
@@ -74,10 +85,14 @@ class Launch:
         return tuning.Launch(self.kernel, int, self.arguments, self.fixed, self.tiles).problem
 
 
-def launches(case: ConvCase | HarmonicsCase | ModuleCase, dtype: torch.dtype = torch.float32) -> list[Launch]:
+def launches(
+    case: ConvCase | HarmonicsCase | ModuleCase | EngineCase, dtype: torch.dtype = torch.float32
+) -> list[Launch]:
     """Of the value, the first and the second derivatives, each kernel once."""
     if isinstance(case, ConvCase):
         calls = _conv_calls(case, dtype)
+    elif isinstance(case, EngineCase):
+        calls = _engine_calls(case, dtype)
     elif isinstance(case, HarmonicsCase):
         calls = _calls_with_vjp(
             "spherical_harmonics", case.edges, 3, (case.l_max + 1) ** 2, dtype, *_harmonics_arguments(case)
@@ -228,6 +243,24 @@ def _product_calls(case: ModuleCase, dtype: torch.dtype) -> list[tuple[str, Any]
             lambda: product.triton_tensor_product_gradient._init_fn(*p, g, problem.text, True, True, True),
         ),
     ]
+
+
+def _engine_calls(case: EngineCase, dtype: torch.dtype) -> list[tuple[str, Any]]:
+    layer = engine_of(case.model, torch.device("cpu")).network.layers[1]
+    x, knots = (torch.empty(size, dtype=torch.float64, device="meta") for size in (1_000, len(layer.convolution.knots)))
+    single, precision = dtype == torch.float32, "tf32x3" if dtype == torch.float32 else "ieee"
+    calls = [("hermite", lambda: operators.hermite.triton_hermite._init_fn(x, knots, single))]
+    for name, maps in (("send", layer.send), ("mix", layer.mix), ("self connection", layer.self_connection)):
+        for what, weights, text, source, target in (
+            (name, maps.weights, maps.text, maps.source, maps.target),
+            (f"{name} reverse", maps.transposed, maps.text_back, maps.target, maps.source),
+        ):
+            rows = torch.empty(1_000, source.width, dtype=dtype, device="meta")
+            counts = [1_000] + [0] * (len(weights) - 1)
+            meta = torch.empty_like(weights, dtype=dtype, device="meta")
+            rest = rows, meta, counts, target.width, text, precision
+            calls.append((what, partial(operators.linear.triton_linear._init_fn, *rest)))
+    return calls
 
 
 def _harmonics_arguments(case: HarmonicsCase) -> tuple[Any, ...]:

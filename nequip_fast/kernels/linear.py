@@ -22,12 +22,11 @@ def linear(
     """out [rows, WIDTH_OUT] from x [rows, WIDTH_IN]. A program has ROWS components of rows and COLUMNS channels."""
     program, begin = tl.program_id(0), 0
     for TARGET in tl.static_range(count_targets(TABLE)):
-        N: tl.constexpr = target_entry(TABLE, TARGET, 2)
-        TILES: tl.constexpr = (target_entry(TABLE, TARGET, 1) + COLUMNS - 1) // COLUMNS
-        programs = TILES * tl.cdiv(rows * N, ROWS)
+        tiles = tl.cdiv(target_entry(TABLE, TARGET, 1), COLUMNS)
+        programs = tiles * tl.cdiv(rows * target_entry(TABLE, TARGET, 2), ROWS)
         if (program >= begin) & (program < begin + programs):
             _target(
-                out, x, w, rows, (program - begin) % TILES, (program - begin) // TILES,
+                out, x, w, rows, (program - begin) % tiles, (program - begin) // tiles,
                 TABLE, TARGET, WIDTH_IN, WIDTH_OUT, PRECISION, ROWS, COLUMNS,
             )  # fmt: skip
         begin += programs
@@ -46,16 +45,27 @@ def _target(
     channel = tile * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     total = tl.zeros([ROWS, COLUMNS], out.dtype.element_ty)
     for SOURCE in tl.static_range(count_sources(TABLE, TARGET)):
-        INNER: tl.constexpr = source_entry(TABLE, TARGET, SOURCE, 1)
-        at_x = x + row * WIDTH_IN + source_entry(TABLE, TARGET, SOURCE, 0) + component
-        at_w = w + source_entry(TABLE, TARGET, SOURCE, 2) + channel
-        for start in range(0, INNER, DEPTH):
-            k = start + tl.arange(0, DEPTH)
-            some = tl.load(at_x + k[None, :] * N, mask=(row < rows) & (k < INNER)[None, :], other=0.0)
-            matrix = tl.load(at_w + k[:, None] * CHANNELS, mask=(k < INNER)[:, None] & (channel < CHANNELS), other=0.0)
-            total = tl.dot(some, matrix, total, input_precision=PRECISION, out_dtype=total.dtype)
+        total = _add_product(
+            total, x + row * WIDTH_IN + source_entry(TABLE, TARGET, SOURCE, 0) + component,
+            w + source_entry(TABLE, TARGET, SOURCE, 2) + channel, row < rows, channel < CHANNELS,
+            source_entry(TABLE, TARGET, SOURCE, 1), N, CHANNELS, PRECISION,
+        )  # fmt: skip
     at = out + row * WIDTH_OUT + target_entry(TABLE, TARGET, 0) + channel * N + component
     tl.store(at, total, mask=(row < rows) & (channel < CHANNELS))
+
+
+@triton.jit
+def _add_product(
+    total, at_x, at_w, real, there,
+    INNER: tl.constexpr, STRIDE_X: tl.constexpr, STRIDE_W: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``total`` with the product of INNER channels from ``at_x`` on and a matrix added."""
+    for start in range(0, INNER, DEPTH):
+        k = start + tl.arange(0, DEPTH)
+        some = tl.load(at_x + k[None, :] * STRIDE_X, mask=real & (k < INNER)[None, :], other=0.0)
+        matrix = tl.load(at_w + k[:, None] * STRIDE_W, mask=(k < INNER)[:, None] & there, other=0.0)
+        total = tl.dot(some, matrix, total, input_precision=PRECISION, out_dtype=total.dtype)
+    return total
 
 
 @triton.constexpr_function

@@ -31,7 +31,7 @@ TABLE = Path(__file__).parents[2] / "bench" / "results" / "kernel-resources.csv"
 
 @pytest.mark.skipif(backend.INTERPRETED, reason="interpreted kernels are not compiled")
 @pytest.mark.skipif(not triton.__version__.startswith("3.9"), reason="the table is of Triton 3.9")
-@pytest.mark.parametrize("case", ["conv-S", "conv-M", "harmonics-l3", "gate-M"])
+@pytest.mark.parametrize("case", ["conv-S", "conv-M", "harmonics-l3", "gate-M", "engine-M"])
 def test_no_kernel_spills_more_than_the_table_allows(case):
     """On an H100; `python bench/kernel_resources.py` has all cases and makes the table."""
     from bench.kernel_resources import KINDS, launches, read, resources
