@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ _WRONG = (
 )
 _SPARE, _MULTIPLE = 1.05, 1024  # room for pairs in a captured step: so many times those there are, in multiples of this
 
-HostPairs = tuple[Tensor, Tensor, Tensor]  # ptr, neighbour, shift: those of atom i are ptr[i] … ptr[i + 1] − 1
+PairList = tuple[Tensor, Tensor, Tensor]  # ptr, neighbour, shift: those of atom i are ptr[i] … ptr[i + 1] − 1
 
 
 class DeviceEngine:
@@ -38,35 +39,40 @@ class DeviceEngine:
         self.num_prepared = 0  # steps that were not those before with other positions and pairs
         self._atoms: _Atoms | None = None
         self._step: _Step | None = None
+        self._turn = Lock()
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def evaluate(
-        self, positions: Tensor, types: Tensor, structure: Tensor, cells: Tensor, pairs: HostPairs, kept: Any = None
+        self, positions: Tensor, types: Tensor, structure: Tensor, cells: Tensor, pairs: PairList, kept: Any = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies [N], forces [N, 3] and dE/dstrain [B, 9], float64, on the CPU; so are all arguments.
+        """Energies [N], forces [N, 3] and dE/dstrain [B, 9], float64, on the CPU; calls take turns.
 
         Args:
-            positions: [N, 3]; types and structure: [N]; cells: [B, 9].
-            pairs: at least all within the cutoff.
+            positions: [N, 3]; types and structure: [N]; cells: [B, 9]; on the CPU.
+            pairs: at least all within the cutoff; on the CPU or the device.
             kept: what the pairs belong to: if it equals that of the call before, so do the pairs.
 
         Raises:
             RuntimeError: a type, structure or atom that is not there; positions that are not finite, two atoms at one
                 place.
         """
-        step = self._step
-        if step is None or kept is None or step.kept != kept or not step.atoms.come_from(types, structure):
-            step = self._prepared(types, structure, cells.shape[0], pairs, kept)
-        found = step(positions, cells)
+        with self._turn:
+            step = self._step
+            if step is None or kept is None or step.kept != kept or not step.atoms.come_from(types, structure):
+                step = self._prepared(types, structure, cells.shape[0], pairs, kept)
+            found = step(positions, cells)
         for failed, message in zip(found[-len(_WRONG) :].tolist(), _WRONG, strict=True):
             if failed:
                 raise RuntimeError(message)
         energies, forces, strain = found[: -len(_WRONG)].split([len(types), 3 * len(types), cells.numel()])
         return energies, forces.view(-1, 3), strain.view(-1, 9)
 
-    def _prepared(self, types: Tensor, structure: Tensor, structures: int, pairs: HostPairs, kept: Any) -> _Step:
+    def _prepared(self, types: Tensor, structure: Tensor, structures: int, pairs: PairList, kept: Any) -> _Step:
         """The step for these atoms and pairs: the one before with others in its memory, if they fit."""
         if self._atoms is None or not self._atoms.equal(types, structure, structures):
             self._step, self._atoms = None, _Atoms.of(types, structure, structures, self.cutoff)
+        self._atoms = self._atoms._replace(given=(types, structure))
         count, step = len(pairs[1]), self._step
         _check_range(pairs[1], len(types), "engine: a pair names an atom out of range")
         captured = kept is not None and self._can_capture()
@@ -81,7 +87,7 @@ class DeviceEngine:
             self.num_prepared += 1
             if captured:
                 step.capture()
-        step.kept = kept
+        step.atoms, step.kept = self._atoms, kept
         self._step = step
         return step
 

@@ -106,6 +106,31 @@ def test_moving_atoms(searched):
     moving.compare()
 
 
+def test_the_same_atoms_given_anew():
+    """Equal types in other tensors do not prepare every step again."""
+    moving = _Moving("no_parity")
+    moving.compare()
+    moving.other._types = None
+    for _ in range(2):
+        moving.compare()
+        assert moving.engine._step.atoms.come_from(*moving.other._types[1:])
+    assert moving.engine.num_prepared == 2
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_any_mode_of_autograd(mode):
+    potential, data = compile(build_model(config("no_parity")), verify=False), inputs("crystals")
+    expected = potential.evaluate(data)
+    with mode():
+        given = {name: value.clone() for name, value in data.items()}
+        if mode is torch.enable_grad:
+            given["pos"].requires_grad_()
+        found = on_device(potential).evaluate(given)
+    for name, value in expected.items():
+        assert not found[name].requires_grad
+        assert relative_error(found[name], value) < 1e-12
+
+
 @pytest.mark.skipif(KERNELS != "triton", reason="only these kernels know where the edges end")
 @pytest.mark.parametrize("radial", ["table", "exact"])
 def test_room_for_more_pairs(monkeypatch, radial):
