@@ -1,5 +1,7 @@
 #include "cuda/segment_sum/segment_sum.h"
 
+#include "cuda/launch.h"
+
 namespace nf::cuda {
 namespace {
 
@@ -27,7 +29,7 @@ int segment_sum(const T* m, const int64_t* ptr, const int64_t* order, T* out, in
   if (nodes * dim == 0) return cudaSuccess;
   const int64_t wanted = (nodes * dim + kThreads - 1) / kThreads;
   const int blocks = int(wanted < 65535 ? wanted : 65535);
-  segment_sum_kernel<T><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(m, ptr, order, out, nodes, dim);
+  NF_LAUNCH((segment_sum_kernel<T>), blocks, kThreads, stream, m, ptr, order, out, nodes, dim);
   return int(cudaGetLastError());
 }
 

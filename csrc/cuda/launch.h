@@ -1,0 +1,12 @@
+// How a kernel is launched: by nvcc's syntax, or on the CPU by tests/simt.
+#pragma once
+
+#if defined(NF_SIMT)
+#include "simt.h"
+#else
+#include <cuda_runtime.h>
+// KERNEL in parentheses where it has template arguments; STREAM is a cudaStream_t as void*.
+#define NF_LAUNCH(KERNEL, BLOCKS, THREADS, STREAM, ...) \
+  KERNEL<<<BLOCKS, THREADS, 0, static_cast<cudaStream_t>(STREAM)>>>(__VA_ARGS__)
+#define NF_SHARED(T, NAME, COUNT) __shared__ T NAME[COUNT]  // of a block
+#endif
