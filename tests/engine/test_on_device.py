@@ -51,6 +51,19 @@ def test_passes_left_out(skip):
 
 
 @interpreted_too
+@pytest.mark.parametrize("checkpoint", ["0", "l3i5"])
+def test_sevennet(checkpoint):
+    pytest.importorskip("sevenn")
+    from bench.peers.sevennet import checkpoint as path
+
+    potential = compile(path(checkpoint), dtype=torch.float64, verify=False)
+    atoms = crystals()[1]
+    found, expected = on_device(potential)(atoms), potential(atoms)
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.stress, expected.stress, rtol=0, atol=1e-11)
+
+
+@interpreted_too
 @pytest.mark.parametrize("radial", ["table", "exact"])
 def test_in_float32(radial):
     """Fine tables, where a slope from the values at two knots would have lost four digits."""
