@@ -72,8 +72,11 @@ def within_cutoff(
         cut: edges only, as many as there are; else nothing is read back.
     """
     centre, neighbour = pairs.centre, pairs.neighbour
-    vectors = positions[neighbour] - positions[centre]
-    vectors = vectors + (pairs.shift.unsqueeze(1) @ cells[structure[centre]]).squeeze(1)
+    if len(cells) == 1:
+        across = pairs.shift @ cells[0]
+    else:
+        across = (pairs.shift.unsqueeze(1) @ cells[structure[centre]]).squeeze(1)
+    vectors = positions[neighbour] - positions[centre] + across
     limit, square = cutoff[types[centre], types[neighbour]], vectors.square().sum(1)
     numbers = torch.arange(centre.shape[0], device=centre.device)
     real = numbers < pairs.centre_ptr[-1]
