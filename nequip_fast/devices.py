@@ -21,4 +21,6 @@ def choose_device(device: str | torch.device) -> torch.device:
         raise InputError(f"device {device!r} is not one of auto, cpu, cuda, cuda:0, ...") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device}: torch finds no GPU here; use device cpu or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device}: torch finds {torch.cuda.device_count()} GPU(s) here, counted from 0")
     return chosen

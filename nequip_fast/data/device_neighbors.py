@@ -31,7 +31,7 @@ class DeviceVerletList(VerletList):
 
     def __init__(self, cutoff: float, skin: float, device: torch.device) -> None:
         super().__init__(cutoff, skin)
-        self._search = require("nvalchemiops.torch.neighbors", "gpu")
+        require("nvalchemiops.torch.neighbors", "gpu")
         self.device = device
         self._room = 32  # neighbours of an atom that the search has room for
         self._found: tuple[Tensor, Tensor, Tensor]
@@ -43,18 +43,21 @@ class DeviceVerletList(VerletList):
 
     def _collect(self, points: NDArray[np.float64], box: NDArray[np.float64], periodic: NDArray[np.bool_]) -> None:
         cutoff = (self.cutoff + self.skin) * (1 + 1e-9)  # rounding must lose no pair
+        search = require("nvalchemiops.torch.neighbors", "gpu")
         positions = torch.from_numpy(points).to(self.device)
+        none = torch.zeros(0, dtype=torch.int32, device=self.device)
+        self._found = none.long(), none, none  # frees the others first
         where = {}
         if periodic.any():
             cell = torch.from_numpy(completed(box, periodic)).to(self.device)
             where = {"cell": cell.unsqueeze(0), "pbc": torch.from_numpy(periodic).to(self.device).unsqueeze(0)}
         while True:
             try:
-                (i, j), ptr, *shifts = self._search.neighbor_list(
+                (i, j), ptr, *shifts = search.neighbor_list(
                     positions, cutoff, method="cell_list", return_neighbor_list=True, max_neighbors=self._room, **where
                 )
                 break
-            except self._search.NeighborOverflowError:
+            except search.NeighborOverflowError:
                 self._room *= 2
         shift = shifts[0] if shifts else j.new_zeros(len(j), 3)
         order = _order(i, j, shift, len(points))

@@ -20,6 +20,8 @@ _WRONG = (
 )
 _SPARE, _MULTIPLE = 1.05, 1024  # room for pairs in a captured step: so many times those there are, in multiples of this
 
+_CAPTURING = Lock()  # torch allows one capture at a time
+
 PairList = tuple[Tensor, Tensor, Tensor]  # ptr, neighbour, shift: those of atom i are ptr[i] … ptr[i + 1] − 1
 
 
@@ -33,10 +35,10 @@ class DeviceEngine:
     """
 
     def __init__(self, program: Program, dtype: torch.dtype, device: torch.device) -> None:
-        self.device = device
         self.network = Network(program, dtype).to(device).requires_grad_(False)
         self.cutoff = program.cutoff.double().to(device)
-        self.num_prepared = 0  # steps that were not those before with other positions and pairs
+        self.device = self.cutoff.device  # of the current GPU its number, which may be another one later
+        self.num_prepared = 0  # steps that are kept and were not those before with other positions and pairs
         self._atoms: _Atoms | None = None
         self._step: _Step | None = None
         self._turn = Lock()
@@ -51,45 +53,58 @@ class DeviceEngine:
         Args:
             positions: [N, 3]; types and structure: [N]; cells: [B, 9]; on the CPU.
             pairs: at least all within the cutoff; on the CPU or the device.
-            kept: what the pairs belong to: if it equals that of the call before, so do the pairs.
+            kept: what the pairs belong to: if it equals that of the call before, so do the pairs, and types and
+                structure are not looked at if they are the same tensors. None: nothing is kept.
 
         Raises:
             RuntimeError: a type, structure or atom that is not there; positions that are not finite, two atoms at one
                 place.
         """
         with self._turn:
-            step = self._step
-            if step is None or kept is None or step.kept != kept or not step.atoms.come_from(types, structure):
-                step = self._prepared(types, structure, cells.shape[0], pairs, kept)
-            found = step(positions, cells)
+            if kept is None:
+                atoms = _Atoms.of(types, structure, cells.shape[0], self.cutoff)
+                found = _Step(self, atoms, self._uploaded(atoms, pairs, len(pairs[1])), False)(positions, cells)
+            else:
+                if not self._has_prepared(types, structure, kept):
+                    self._prepare(types, structure, cells.shape[0], pairs, kept)
+                assert self._step is not None
+                found = self._step(positions, cells)
         for failed, message in zip(found[-len(_WRONG) :].tolist(), _WRONG, strict=True):
             if failed:
                 raise RuntimeError(message)
         energies, forces, strain = found[: -len(_WRONG)].split([len(types), 3 * len(types), cells.numel()])
         return energies, forces.view(-1, 3), strain.view(-1, 9)
 
-    def _prepared(self, types: Tensor, structure: Tensor, structures: int, pairs: PairList, kept: Any) -> _Step:
+    def _has_prepared(self, types: Tensor, structure: Tensor, kept: Any) -> bool:
+        step = self._step
+        return step is not None and step.kept == kept and step.atoms.come_from(types, structure)
+
+    def _prepare(self, types: Tensor, structure: Tensor, structures: int, pairs: PairList, kept: Any) -> None:
         """The step for these atoms and pairs: the one before with others in its memory, if they fit."""
         if self._atoms is None or not self._atoms.equal(types, structure, structures):
-            self._step, self._atoms = None, _Atoms.of(types, structure, structures, self.cutoff)
-        self._atoms = self._atoms._replace(given=(types, structure))
-        count, step = len(pairs[1]), self._step
-        _check_range(pairs[1], len(types), "engine: a pair names an atom out of range")
-        captured = kept is not None and self._can_capture()
-        ptr, neighbour, shift = (tensor.to(self.device) for tensor in pairs)
-        if captured and step is not None and step.fixed_size and count <= step.room:
-            step.kept = None  # until they are there
-            step.refill(Pairs.of_list(ptr, neighbour, shift, self._atoms.place, step.room))
+            self._step, self._atoms = None, None
+            self._atoms = _Atoms.of(types, structure, structures, self.cutoff)
+        atoms = self._atoms = self._atoms._replace(given=(types, structure))
+        captured, count = self._can_capture(), len(pairs[1])
+        if captured and self._step is not None and count <= self._step.room:
+            self._step.kept = None  # until they are there
+            self._step.refill(self._uploaded(atoms, pairs, self._step.room))
         else:
-            self._step = None  # frees its memory
+            self._step = None  # its memory is free before there is another
             room = -int(-count * _SPARE // _MULTIPLE) * _MULTIPLE if captured else count
-            step = _Step(self, self._atoms, Pairs.of_list(ptr, neighbour, shift, self._atoms.place, room), captured)
+            step = _Step(self, atoms, self._uploaded(atoms, pairs, room), captured)
             self.num_prepared += 1
             if captured:
                 step.capture()
-        step.atoms, step.kept = self._atoms, kept
-        self._step = step
-        return step
+            self._step = step
+        self._step.atoms, self._step.kept = atoms, kept
+
+    def _uploaded(self, atoms: _Atoms, pairs: PairList, room: int) -> Pairs:
+        ptr, neighbour, shift = (tensor.to(self.device) for tensor in pairs)
+        _check_range(neighbour, len(atoms.types), "engine: a pair names an atom out of range")
+        if int(ptr[0]) != 0 or int(ptr[-1]) != len(neighbour) or bool((ptr.diff() < 0).any()):
+            raise RuntimeError("engine: the pairs are not in order")
+        return Pairs.of_list(ptr, neighbour, shift, atoms.place, room)
 
     def _can_capture(self) -> bool:
         """On a GPU, with kernels that walk along the pointers: plain torch takes all edges that a tensor holds."""
@@ -98,9 +113,13 @@ class DeviceEngine:
 
 
 class _Atoms(NamedTuple):
-    """Types and structures of atoms that move: ``order`` sorts them by type, ``place`` is where each of them went."""
+    """Types and structures of atoms that move: ``order`` sorts them by type, ``place`` is where each of them went.
+
+    ``given`` are the caller's tensors, which it may change; ``values`` what they were.
+    """
 
     given: tuple[Tensor, Tensor]
+    values: tuple[Tensor, Tensor]
     order: Tensor
     place: Tensor
     types: Tensor
@@ -119,7 +138,8 @@ class _Atoms(NamedTuple):
         place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
         ends = torch.stack([structure[order], torch.zeros_like(order)])
         return cls(
-            (types, structure), order.to(device), place.to(device), types[order].to(device),
+            (types, structure), (types.clone(), structure.clone()),
+            order.to(device), place.to(device), types[order].to(device),
             torch.bincount(types, minlength=len(cutoff)).tolist(), structure[order].to(device), structures,
             Graph(*(tensor.to(device) for tensor in Graph.from_edge_index(ends, max(structures, 1)))),
         )  # fmt: skip
@@ -130,7 +150,7 @@ class _Atoms(NamedTuple):
 
     def equal(self, types: Tensor, structure: Tensor, structures: int) -> bool:
         """Whether they are of the same types and structures."""
-        return self.structures == structures and all(map(torch.equal, self.given, (types, structure)))
+        return self.structures == structures and all(map(torch.equal, self.values, (types, structure)))
 
 
 class _Step:
@@ -158,7 +178,7 @@ class _Step:
 
     def capture(self) -> None:
         """As a CUDA graph; what is compiled when first run has to be before."""
-        with torch.cuda.device(self.positions.device):
+        with _CAPTURING, torch.cuda.device(self.positions.device):
             beside = torch.cuda.Stream()
             beside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(beside):
@@ -166,7 +186,8 @@ class _Step:
                     self._compute()
             torch.cuda.current_stream().wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # torch's own stream is that of the device that captured first; other threads may go on meanwhile
+            with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
                 self.found = self._compute()
             self.captured = graph
 

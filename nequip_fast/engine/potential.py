@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,14 +84,16 @@ class Potential:
         self._engine: CpuEngine | DeviceEngine
         if self.device.type == "cpu":
             self._engine = CpuEngine(program, dtype, threads)
-        else:
+        elif self.device.type == "cuda":
             self._engine = DeviceEngine(program, dtype, self.device)
+        else:
+            raise InputError(f"device {device}: a potential runs on cpu or cuda")
 
     def to(self, device: str | torch.device) -> Potential:
         """The same potential on another device: ``cpu``, ``cuda``, ``cuda:1``, …, or ``auto``.
 
-        On a GPU the steps of a calculator are captured as CUDA graphs: the first one, and any with more pairs than
-        there is room for, takes seconds.
+        On a GPU the steps of a calculator are captured as CUDA graphs, which takes seconds: the first one, and later
+        ones with other atoms or more pairs than there is room for.
 
         Raises:
             InputError: there is no such device.
@@ -132,7 +135,8 @@ class Potential:
         """
         periodic = bool(atoms.pbc.any())
         cell = np.array(atoms.cell) if periodic else np.zeros((3, 3))
-        pairs = neighbours.collected(atoms.positions, cell, atoms.pbc)
+        with self._in_a_sentence(len(atoms)):
+            pairs = neighbours.collected(atoms.positions, cell, atoms.pbc)
         types, structure = self._types_of(atoms)
         positions = torch.from_numpy(np.ascontiguousarray(atoms.positions, dtype=np.float64))
         energies, forces, strain = self._run(
@@ -200,15 +204,26 @@ class Potential:
         kept: Any = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """(energies [N], forces [N, 3], dE/dstrain [B, 9]); pairs are (ptr, neighbour, shift) of each atom in turn."""
-        try:
+        with self._in_a_sentence(len(types)):
             return self._engine.evaluate(positions, types, structure, cells, pairs, kept)
+
+    @contextmanager
+    def _in_a_sentence(self, atoms: int) -> Iterator[None]:
+        """What goes wrong in the engine, as an InputError."""
+        try:
+            yield
+        except InputError:
+            raise
         except torch.OutOfMemoryError:
             raise InputError(
-                f"{len(types)} atoms with {len(pairs[1])} pairs take more memory than {self.device} has left; "
-                "evaluate fewer at a time, or use float32"
+                f"{atoms} atoms take more memory than {self.device} has left; evaluate fewer at a time, or use float32"
             ) from None
         except RuntimeError as error:
             raise InputError(str(error).splitlines()[0]) from None
+        except Exception as error:
+            if type(error).__module__.split(".")[0] != "triton":  # its errors are no RuntimeErrors
+                raise
+            raise InputError(f"Triton cannot run a kernel on {self.device}: {str(error).splitlines()[0]}") from error
 
     def calculator(self, skin: float = 0.5) -> PotentialCalculator:
         """An ASE calculator; ``skin``: extra distance of its neighbour list, Å."""

@@ -43,15 +43,27 @@ def test_equals_the_engine_in_c(radial, dtype):
 
 
 def test_other_kinds_of_model():
-    """Full parity, norms in place of gates, repulsion of nuclei."""
+    """Full parity, norms in place of gates, repulsion of nuclei; eager and captured."""
     settings = {"num_layers": 3, "l_max": 3, "num_features": 8, "parity": True}
     repulsion = {
         "pair_potential": {"_target_": "nequip.nn.pair_potential.ZBL", "chemical_species": TYPES, "units": "metal"}
     }
-    for more in ({}, repulsion):
+    for more in ({}, {"convnet_nonlinearity_type": "norm"}, repulsion):
         cpu, gpu = potentials(torch.float64, **settings, **more)
         given = crystal(1, len(TYPES), CUTOFF, 20)
-        assert_equal(gpu.evaluate(*given), cpu.evaluate(*given), torch.float64)
+        for kept in (None, 1, 1):
+            assert_equal(gpu.evaluate(*given, kept=kept), cpu.evaluate(*given), torch.float64)
+
+
+def test_atoms_without_neighbours():
+    cpu, gpu = potentials(torch.float64)
+    given = crystal(1, len(TYPES), CUTOFF, 20)
+    none = torch.zeros(len(given.types) + 1, dtype=torch.int64), given.pairs[1][:0], given.pairs[2][:0]
+    for kept in (None, 1, 1):
+        energies, forces, strain = gpu.evaluate(*given._replace(pairs=none), kept=kept)
+        torch.testing.assert_close(energies, cpu.evaluate(*given._replace(pairs=none))[0])
+        assert not forces.any()
+        assert not strain.any()
 
 
 def test_a_captured_step_follows_its_pairs():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
+import ase
 import numpy as np
 import pytest
 import torch
@@ -174,6 +178,8 @@ def test_room_for_more_pairs(monkeypatch, radial):
         ({"pos": lambda x: x * 0, "edge_cell_shift": lambda x: x * 0}, "same place"),
         ({"atom_types": lambda x: x + 3}, "type"),
         ({"cell": lambda x: x * float("inf")}, "not finite"),
+        ({"edge_index": lambda x: x + 100}, "pair|rise"),
+        ({"edge_index": lambda x: torch.stack([x[0] + 100, x[1]])}, "pair|rise"),
     ],
 )
 def test_errors_are_those_of_the_engine_in_c(change, message):
@@ -185,11 +191,40 @@ def test_errors_are_those_of_the_engine_in_c(change, message):
         assert torch.isfinite(either.evaluate(data)["forces"]).all()
 
 
+def test_tensors_changed_in_place():
+    """Types and structures that the caller overwrites between two calls."""
+    potential, data = compile(build_model(config("no_parity")), verify=False), inputs("crystals")
+    other = on_device(potential)
+    other.evaluate(data)
+    data["atom_types"][:] = data["atom_types"].flip(0)
+    for name, expected in potential.evaluate(data).items():
+        assert relative_error(other.evaluate(data)[name], expected) < 1e-12
+
+
+def test_no_atoms():
+    """Zeros everywhere, of every structure."""
+    potential = compile(build_model(config("no_parity")), verify=False)
+    for either in (potential, on_device(potential)):
+        for found in either.batch([ase.Atoms(), ase.Atoms()]):
+            assert found.energy == 0
+            assert not found.virial.any()
+
+
+def test_copies_of_a_list():
+    pytest.importorskip("nvalchemiops")
+    atoms, kept = crystals()[0], DeviceVerletList(3.0, 0.5, torch.device("cpu"))
+    given = atoms.positions, atoms.cell.array, atoms.pbc
+    expected = kept(*given)
+    for again in (copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
+        assert all(torch.equal(a, b) for a, b in zip(again(*given), expected, strict=True))
+
+
 def test_no_such_device():
     potential = compile(build_model(config("no_parity")), verify=False)
     assert potential.to("cpu") is potential
-    with pytest.raises(InputError, match="gpu"):
-        potential.to("gpu")
+    for name in ("gpu", "meta", "mps"):
+        with pytest.raises(InputError, match=name):
+            potential.to(name)
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no GPU"):
             potential.to("cuda")
