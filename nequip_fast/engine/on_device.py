@@ -34,8 +34,11 @@ class DeviceEngine:
         device: where; on a GPU, steps with pairs that are kept are captured and run as one CUDA graph.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, program: Program, dtype: torch.dtype, device: torch.device) -> None:
-        self.network = Network(program, dtype).to(device).requires_grad_(False)
+        network = Network(program, dtype).requires_grad_(False).to(device)
+        # a program made in inference mode has tensors that autograd does not take
+        self.network = network._apply(lambda tensor: tensor.clone() if tensor.is_inference() else tensor)
         self.cutoff = program.cutoff.double().to(device)
         self.device = self.cutoff.device  # of the current GPU its number, which may be another one later
         self.num_prepared = 0  # steps that are kept and were not those before with other positions and pairs

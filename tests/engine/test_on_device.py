@@ -139,6 +139,7 @@ def test_any_mode_of_autograd(mode):
     potential, data = compile(build_model(config("no_parity")), verify=False), inputs("crystals")
     expected = potential.evaluate(data)
     with mode():
+        potential = compile(build_model(config("no_parity")), verify=False)
         given = {name: value.clone() for name, value in data.items()}
         if mode is torch.enable_grad:
             given["pos"].requires_grad_()
