@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
@@ -26,7 +25,7 @@ if __name__ == "__main__":
 import torch
 
 from bench.crystal import crystal
-from bench.timing import machine
+from bench.timing import Timing, interleaved, machine
 from nequip_fast.engine import compile
 from nequip_fast.engine.on_device import DeviceEngine
 from nequip_fast.files import write_text
@@ -52,45 +51,32 @@ def measure(name: str, device: torch.device, profile: bool) -> dict[str, Any]:
     """Of one case."""
     model, atoms = name.split("-")
     engine, given = engine_of(model, device), crystal(COPIES[int(atoms)], len(_TYPES), _CUTOFF, _NEIGHBOURS)
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()
     engine.evaluate(*given, kept=name)
     first = time.perf_counter() - started
-    step = _milliseconds(lambda: engine.evaluate(*given, kept=name), synchronize)
-    row: dict[str, Any] = {
-        "atoms": int(atoms), "edges": len(given.pairs[1]), "first_step_s": round(first, 2), "step_ms": _rounded(step),
-        "atom_steps_per_s": round(1e3 * int(atoms) / step[0]),
-    }  # fmt: skip
+    calls: dict[str, Callable[[], Any]] = {"step": lambda: engine.evaluate(*given, kept=name)}
     if device.type == "cuda":
         captured = engine._step.captured
         assert captured is not None
-        row["replay_ms"] = _rounded(_milliseconds(captured.replay, synchronize))
+        calls["replay"] = captured.replay
+    timings = interleaved(calls, device.type, rounds=9, seconds_a_round=0.1)
+    row: dict[str, Any] = {"atoms": int(atoms), "edges": len(given.pairs[1]), "first_step_s": round(first, 2)}
+    row |= {f"{what}_ms": _milliseconds(timing) for what, timing in timings.items()}
+    row["atom_steps_per_s"] = round(int(atoms) / timings["step"].median)
+    if device.type == "cuda":
         row["peak_bytes_per_atom"] = round(torch.cuda.max_memory_allocated(device) / int(atoms))
         if profile:
             row["kernels_us"] = _kernels(captured.replay)
     if name in PUBLISHED:
-        row["published_over_step"] = round(PUBLISHED[name] / step[0], 2)
+        row["published_over_step"] = round(PUBLISHED[name] / (1e3 * timings["step"].median), 2)
     return row
 
 
-def _milliseconds(call: Callable[[], Any], synchronize: Callable[[], Any]) -> tuple[float, float, float]:
-    """Median, lowest and highest of at least seven calls, for at least a second or so."""
-    for _ in range(3):
-        call()
-    times: list[float] = []
-    while len(times) < 7 or (sum(times) < 1e3 and len(times) < 300):
-        synchronize()
-        started = time.perf_counter()
-        call()
-        synchronize()
-        times.append(1e3 * (time.perf_counter() - started))
-    return median(times), min(times), max(times)
-
-
-def _rounded(values: tuple[float, float, float]) -> list[float]:
-    return [float(f"{value:.4g}") for value in values]
+def _milliseconds(timing: Timing) -> list[float]:
+    """Median, lowest and highest round."""
+    return [float(f"{1e3 * value:.4g}") for value in (timing.median, min(timing.seconds), max(timing.seconds))]
 
 
 def _kernels(call: Callable[[], Any]) -> dict[str, list[float]]:

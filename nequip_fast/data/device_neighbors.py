@@ -9,8 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from nequip_fast.data.neighbors import Pairs, VerletList, completed
-from nequip_fast.errors import InputError, require
+from nequip_fast.data.neighbors import HAIR, Pairs, VerletList, check_numbers, completed
+from nequip_fast.errors import require
 
 
 def verlet_list(cutoff: float, skin: float, device: torch.device) -> VerletList:
@@ -42,7 +42,7 @@ class DeviceVerletList(VerletList):
         return self._found
 
     def _collect(self, points: NDArray[np.float64], box: NDArray[np.float64], periodic: NDArray[np.bool_]) -> None:
-        cutoff = (self.cutoff + self.skin) * (1 + 1e-9)  # rounding must lose no pair
+        cutoff = (self.cutoff + self.skin) * HAIR
         search = require("nvalchemiops.torch.neighbors", "gpu")
         positions = torch.from_numpy(points).to(self.device)
         none = torch.zeros(0, dtype=torch.int32, device=self.device)
@@ -75,8 +75,7 @@ def _order(i: Tensor, j: Tensor, shift: Tensor, atoms: int) -> Tensor:
     shift = shift.long()
     low = shift.min(0).values
     extent = (shift.max(0).values - low + 1).tolist()
-    if float(atoms) ** 2 * float(np.prod(np.asarray(extent, float))) >= 2.0**63:
-        raise InputError("atoms lie too many cells apart for a neighbour list; wrap them into the cell")
+    check_numbers(atoms, extent)
     key = i.long() * atoms + j
     for axis in range(3):
         key = key * extent[axis] + shift[:, axis] - low[axis]

@@ -14,6 +14,9 @@ from nequip_fast.errors import InputError, require
 MIN_DISTANCE = 1e-3
 """Atoms closer than this (Å) count as two atoms at the same place."""
 
+HAIR = 1 + 1e-9
+"""What a cutoff is multiplied with for a search, so that its rounding loses no pair: :func:`_within` alone decides."""
+
 _MAX_NEIGHBORS = 10_000  # at solid density a cutoff near 30 Å: surely a slip, and a list that fills the memory
 
 # ptr [N + 1], j [P], shift [P, 3]: pairs of atom i are ptr[i] … ptr[i + 1] − 1, by j, then by shift
@@ -167,16 +170,14 @@ def _candidates(
 ) -> Pairs:
     """Pairs that include all within ``cutoff``, sorted by (i, j, shift)."""
     vesin = require("vesin", "md")
-    # A hair more than the cutoff, so that rounding inside vesin loses no pair: _within alone decides.
-    search = vesin.NeighborList(cutoff=cutoff * (1 + 1e-9), full_list=True, sorted=False)
+    search = vesin.NeighborList(cutoff=cutoff * HAIR, full_list=True, sorted=False)
     found = search.compute(points=positions, box=completed(cell, pbc), periodic=pbc, quantities="ijS")
     i, j, shift = (np.asarray(values) for values in found)
     # One number per pair that orders like (i, j, shift): it sorts several times faster than five columns, and in place.
     low = shift.min(axis=0, initial=0).astype(np.int64)
     extent = shift.max(axis=0, initial=0).astype(np.int64) - low + 1
     count = max(len(positions), 1)
-    if float(count) ** 2 * float(extent.prod(dtype=np.float64)) >= 2.0**63:
-        raise InputError("atoms lie too many cells apart for a neighbour list; wrap them into the cell")
+    check_numbers(count, extent)
     order = i.astype(np.int64)
     order *= count
     order += j.astype(np.int64)
@@ -192,6 +193,16 @@ def _candidates(
     j = (order % count).astype(np.int32)
     order //= count
     return _starts(order, len(positions)), j, shift
+
+
+def check_numbers(atoms: int, extent: ArrayLike) -> None:
+    """Whether one number can tell pairs of so many atoms apart whose shifts span ``extent`` [3].
+
+    Raises:
+        InputError: it would not fit in 63 bits.
+    """
+    if float(atoms) ** 2 * float(np.asarray(extent, np.float64).prod()) >= 2.0**63:
+        raise InputError("atoms lie too many cells apart for a neighbour list; wrap them into the cell")
 
 
 def _starts(i: NDArray[np.int64], count: int) -> NDArray[np.int64]:

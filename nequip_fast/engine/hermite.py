@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from nequip_fast.engine.program import RadialTable
+from nequip_fast.engine.radial import value_and_slope
 from nequip_fast.ops import backend
+from nequip_fast.ops.conv_of_rows import hermite_coefficients
 
 
 def interval_table(radial: RadialTable) -> Tensor:
@@ -55,17 +57,7 @@ class _IntervalRows(torch.autograd.Function):
 
 def _definition(x: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """(first, values, slopes) in plain torch."""
-    below = (torch.searchsorted(knots, x, right=True) - 1).clamp(0, len(knots) - 2)
-    low = knots[below]
-    width = knots[below + 1] - low
-    t = (x - low) / width
-    s = 1 - t
-    values = (
-        torch.ones_like(t), width * t * s**3 * (1 + 3 * t), width**2 / 2 * t**2 * s**3,
-        t**3 * (10 - 15 * t + 6 * t**2), -width * s * t**3 * (1 + 3 * s), width**2 / 2 * s**2 * t**3,
-    )  # fmt: skip
-    slopes = (
-        torch.zeros_like(t), s**2 * (1 + 2 * t - 15 * t**2), width / 2 * t * s**2 * (2 - 5 * t),
-        30 * t**2 * s**2 / width, t**2 * (1 + 2 * s - 15 * s**2), -width / 2 * s * t**2 * (2 - 5 * s),
-    )  # fmt: skip
-    return 6 * below, torch.stack(values, 1).to(dtype), torch.stack(slopes, 1).to(dtype)
+    first, _ = hermite_coefficients(knots, x)
+    values, slopes = value_and_slope(lambda x: hermite_coefficients(knots, x)[1], x)
+    values[:, 0], slopes[:, 0] = 1, 0  # of the value at the lower knot, where the rise is a row of its own
+    return 2 * first, values.to(dtype), slopes.to(dtype)

@@ -22,8 +22,8 @@ from nequip_fast.engine.program import (
     RadialTable,
     Repulsion,
 )
-from nequip_fast.engine.radial import basis_functions
-from nequip_fast.engine.rows import Dense, Gate, LinearMaps, Rows
+from nequip_fast.engine.radial import basis_functions, hidden_layers
+from nequip_fast.engine.rows import Dense, Gate, LinearMaps, Rows, exact_precision
 from nequip_fast.nn.pair_potential import screened_repulsion
 from nequip_fast.ops import ConvProblem, Graph, Path, conv_of_hidden, conv_of_table, segment_sum, spherical_harmonics
 from nequip_fast.ops.gate import ACTIVATIONS
@@ -166,24 +166,18 @@ class _HiddenConvolution(nn.Module):
     """Weights by the radial network."""
 
     combinations: Tensor | None
-    last: Tensor
 
     def __init__(self, radial: RadialNetwork, problem: ConvProblem, dtype: torch.dtype) -> None:
         super().__init__()
-        self.problem, self.constant, self.activation = problem, radial.constant, ACTIVATIONS[radial.activation]
-        *hidden, last = radial.matrices
-        self.hidden = nn.ParameterList(nn.Parameter(matrix.to(dtype), requires_grad=False) for matrix in hidden)
+        self.problem, self.constant, self.activation = problem, radial.constant, radial.activation
+        matrices = (nn.Parameter(matrix.to(dtype).contiguous(), requires_grad=False) for matrix in radial.matrices)
+        self.matrices = nn.ParameterList(matrices)
         self.register_buffer("combinations", None if radial.combinations is None else radial.combinations.to(dtype))
-        self.register_buffer("last", last.to(dtype).contiguous())
 
     def forward(self, sent: Tensor, x: Tensor, basis: Tensor, y: Tensor, graph: Graph) -> Tensor:
-        h = basis
-        for matrix in self.hidden:
-            h = self.constant * self.activation(h @ matrix)
-        if self.combinations is not None:
-            h = h @ self.combinations
-        precision = "tf32x3" if h.is_cuda and h.dtype == torch.float32 else "ieee"  # as accurate, on tensor cores
-        return conv_of_hidden(sent, y, h, self.last, graph, self.problem, precision)
+        network = RadialNetwork(list(self.matrices), self.activation, self.constant, self.combinations)
+        h = hidden_layers(network, basis, ACTIVATIONS[self.activation])
+        return conv_of_hidden(sent, y, h, self.matrices[-1], graph, self.problem, exact_precision(h))
 
 
 class _Repulsion(nn.Module):

@@ -36,13 +36,16 @@ def basis_functions(basis: RadialBasis, x: Tensor) -> Tensor:
 def hidden_function(basis: RadialBasis, network: RadialNetwork) -> Callable[[Tensor], Tensor]:
     """x [K, 1] in (0, 1] -> what the last matrix acts on, row by row."""
 
-    def hidden(x: Tensor) -> Tensor:
-        h = basis_functions(basis, x)
-        for matrix in network.matrices[:-1]:
-            h = network.constant * _ACTIVATIONS[network.activation](h @ matrix)
-        return h if network.combinations is None else h @ network.combinations
+    activation = _ACTIVATIONS[network.activation]
+    return lambda x: hidden_layers(network, basis_functions(basis, x), activation)
 
-    return hidden
+
+def hidden_layers(network: RadialNetwork, basis: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """What the last matrix acts on, from the basis [K, functions]."""
+    h = basis
+    for matrix in network.matrices[:-1]:
+        h = network.constant * activation(h @ matrix)
+    return h if network.combinations is None else h @ network.combinations
 
 
 def radial_function(basis: RadialBasis, network: RadialNetwork) -> Callable[[Tensor], Tensor]:

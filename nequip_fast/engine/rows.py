@@ -6,7 +6,7 @@ Atoms are sorted by type, ``counts`` of each: a matrix for each type is a produc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from json import dumps
 from typing import Any
@@ -62,16 +62,25 @@ class LinearMaps(nn.Module):
         self.source, self.target = source, target
         types = next((linear.matrix.shape[0] for linear in maps if linear.matrix.dim() == 3), 1)
         self.by_type = any(linear.matrix.dim() == 3 for linear in maps)
-        self.matrices = nn.ParameterList()  # of each map [types, mul_in, mul_out]
-        for linear in maps:
-            matrix = linear.matrix if linear.matrix.dim() == 3 else linear.matrix.unsqueeze(0)
-            self.matrices.append(nn.Parameter(matrix.expand(types, -1, -1).to(dtype), requires_grad=False))
         self.ends = [(linear.source, linear.target) for linear in maps]
-        self.text, weights = _described(self.ends, list(self.matrices), source, target, types)
-        back = [matrix.mT for matrix in self.matrices]
+        matrices = [
+            (linear.matrix if linear.matrix.dim() == 3 else linear.matrix.unsqueeze(0)).expand(types, -1, -1)
+            for linear in maps
+        ]
+        self.text, weights = _described(self.ends, matrices, source, target, types)
+        back = [matrix.mT for matrix in matrices]
         self.text_back, weights_back = _described([end[::-1] for end in self.ends], back, target, source, types)
         self.register_buffer("weights", weights.to(dtype))
         self.register_buffer("transposed", weights_back.to(dtype))
+
+    def _matrices(self) -> Iterator[tuple[int, int, Tensor]]:
+        """(source, target, [types, mul_in, mul_out]) of each map."""
+        begin = 0
+        for j, k in self.ends:
+            shape = self.source.channels[j].mul, self.target.channels[k].mul
+            end = begin + shape[0] * shape[1]
+            yield j, k, self.weights[:, begin:end].unflatten(1, shape)
+            begin = end
 
     def forward(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """[N, width of source] -> [N, width of target]"""
@@ -79,7 +88,7 @@ class LinearMaps(nn.Module):
         if rows.shape[0] <= _FEW_ROWS and backend.can("linear", "triton", rows):
             return _OneKernel.apply(rows, self, sizes)
         parts: list[Any] = [None] * len(self.target.channels)
-        for (j, k), matrix in zip(self.ends, self.matrices, strict=True):
+        for j, k, matrix in self._matrices():
             slices = zip(self.source.segment(rows, j).split(sizes), matrix, strict=True)
             products = [torch.einsum("nui,uv->nvi", some, own) for some, own in slices if len(some) or not len(rows)]
             product = products[0] if len(products) == 1 else torch.cat(products)
@@ -106,8 +115,12 @@ class _OneKernel(torch.autograd.Function):
 
 
 def _launched(rows: Tensor, weights: Tensor, counts: list[int], width: int, text: str) -> Tensor:
-    precision = "tf32x3" if rows.is_cuda and rows.dtype == torch.float32 else "ieee"  # as accurate, on tensor cores
-    return torch.ops.nequip_fast.triton_linear(rows, weights, counts, width, text, precision)
+    return torch.ops.nequip_fast.triton_linear(rows, weights, counts, width, text, exact_precision(rows))
+
+
+def exact_precision(rows: Tensor) -> str:
+    """Of products of matrices, as accurate as their type: on tensor cores where three products make one of float32."""
+    return "tf32x3" if rows.is_cuda and rows.dtype == torch.float32 else "ieee"
 
 
 def _described(

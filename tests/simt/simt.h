@@ -2,8 +2,8 @@
 // of a block a fiber. A fiber runs until it waits for others, at a barrier or in a shuffle, so that threads interleave
 // only there: this finds bad accesses, missing lanes and barriers that not all reach, but no data races.
 //
-// What is here is what csrc/cuda uses: indices, __syncthreads, __syncwarp, shuffles and votes, atomics, float4, shared
-// memory. Shared memory begins as NaN in every block.
+// What is here has checks of its own in check.cpp: indices, __syncthreads, __syncwarp, shuffles and votes, atomics, shared
+// memory, which begins as NaN in every block.
 #pragma once
 
 #include <ucontext.h>
@@ -24,17 +24,11 @@
 #define __global__ static
 #define __device__
 #define __host__
-#define __forceinline__ inline
-#define __launch_bounds__(...)
-#define __shared__ static  // keeps its values from block to block: take NF_SHARED where that could hide a mistake
 
 struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-struct float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) double2 { double x, y; };
 using cudaStream_t = void*;
 constexpr int cudaSuccess = 0;
 inline int cudaGetLastError() { return cudaSuccess; }
@@ -284,5 +278,3 @@ T atomicAdd(T* at, T value) {
   *at += value;
   return before;
 }
-template <class T>
-T __ldg(const T* at) { return *at; }

@@ -72,7 +72,7 @@ class EngineOf final : public Engine {
                    [&](int64_t begin, int64_t end) { forward(k, work_[t], begin, end); });
       });
     if (repulsion_) each_thread([&](int t) { repel(share_[t], share_[t + 1]); });
-    if (!out.forces) return;
+    if (!out.strain) return;
     for (size_t k = layers_.size(); k-- > 0;) reverse(k, each_thread);
     gather_forces(each_thread);
   }

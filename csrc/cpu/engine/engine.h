@@ -23,8 +23,8 @@ struct EngineInput {
 
 struct EngineOutput {
   double* energies;  // [atoms]
-  double* forces;    // [atoms, 3]; null: no derivatives
-  double* strain;    // [structures, 3, 3]: dE/dstrain
+  double* forces;    // [atoms, 3]; null without derivatives, or atoms
+  double* strain;    // [structures, 3, 3]: dE/dstrain; null: no derivatives
 };
 
 class Engine {

@@ -1,7 +1,6 @@
 // The engine: from torch tensors to Engine, and the engines that Python holds by number.
 #include <torch/csrc/stable/library.h>
 
-#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -68,7 +67,6 @@ std::tuple<Tensor, Tensor, Tensor> engine_evaluate(Tensor positions_, Tensor typ
   check_segments(ptr, pairs, "engine: ptr");
   Tensor energies = new_tensor(positions, {atoms}), forces = new_tensor(positions, {derivatives ? atoms : 0, 3}),
          strain = new_tensor(positions, {derivatives ? structures : 0, 9});
-  if (atoms == 0 && strain.numel()) std::fill_n(strain.mutable_data_ptr<double>(), strain.numel(), 0.0);  // nobody else will
   const EngineInput input{atoms, structures, positions.const_data_ptr<double>(), types.const_data_ptr<int64_t>(),
                           structure.const_data_ptr<int64_t>(), cells.const_data_ptr<double>(),
                           ptr.const_data_ptr<int64_t>(), neighbour.const_data_ptr<int32_t>(),
