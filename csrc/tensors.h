@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <vector>
 
@@ -39,7 +40,13 @@ inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes) 
   AtenTensorHandle result;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype,
                                                          device, like.get_device_index(), &result));
+#if defined(NF_SIMT)
+  Tensor poisoned(result);  // with NaN, so that what a kernel leaves out shows
+  std::memset(poisoned.mutable_data_ptr(), 0xff, size_t(poisoned.numel()) * poisoned.element_size());
+  return poisoned;
+#else
   return Tensor(result);
+#endif
 }
 
 template <class F>

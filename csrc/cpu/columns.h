@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "cpu/transpose.h"
-#include "cpu/unroll.h"
+#include "unroll.h"
 
 namespace nf::NF_ISA {
 

@@ -22,7 +22,7 @@ from nequip_fast.errors import InputError, nearest
 BACKENDS = ("auto", "reference", "cpu", "cuda", "triton")
 KERNELS = {  # operator -> the backends that have kernels for it
     "spherical_harmonics": ("cpu", "triton"),
-    "conv": ("cpu", "triton"),
+    "conv": ("cpu", "cuda", "triton"),
     "tensor_product": ("cpu", "triton"),
     "segment_sum": ("cpu", "cuda", "triton"),
     "gate": ("cpu", "triton"),
@@ -32,11 +32,12 @@ KERNELS = {  # operator -> the backends that have kernels for it
 }
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # the backends of a device, the faster ones first
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"
+_OTHER_LIBRARY = "NEQUIP_FAST_LIBRARY"  # for tests: another build of the extension
 
 
 def _load_library() -> str | None:
     """Load the compiled operators; None when loaded, else why not."""
-    path = Path(__file__).parent.parent / "_C.so"
+    path = Path(os.environ.get(_OTHER_LIBRARY) or Path(__file__).parent.parent / "_C.so")
     if not path.is_file():
         return "the extension is not built (run: pip install --no-build-isolation -e .)"
     try:
@@ -111,13 +112,18 @@ def compiled(name: str) -> bool:
     return hasattr(torch.ops.nequip_fast, name)
 
 
+_BUILD: str = torch.ops.nequip_fast.build_info() if compiled("build_info") else ""  # asked once: not when traced
+EMULATED: bool = "emulated" in _BUILD
+"""Whether the library is the CUDA kernels compiled for the CPU, in place of the CPU's own."""
+
+
 def has_cuda_kernels() -> bool:
-    """True when the library was built with nvcc."""
-    return compiled("build_info") and "cuda" in str(torch.ops.nequip_fast.build_info())
+    """True when the library was built with nvcc, or by tests/simt."""
+    return "cuda" in _BUILD
 
 
-def choose(operator: str, tensor: Tensor) -> str:
-    """The backend that runs ``operator`` on ``tensor``'s device and dtype.
+def choose(operator: str, tensor: Tensor, problem: str = "") -> str:
+    """The backend that runs ``operator`` on ``tensor``'s device and dtype; ``problem`` is its text where it has one.
 
     Raises:
         InputError: the backend asked for by name cannot serve; the reason is in the message.
@@ -127,7 +133,7 @@ def choose(operator: str, tensor: Tensor) -> str:
         return "reference"
     device = tensor.device.type
     names = DEVICES.get(device, (device,)) if asked == "auto" else (asked,)
-    reasons = [why_not(operator, name, device, tensor.dtype) for name in names]
+    reasons = [why_not(operator, name, device, tensor.dtype, problem) for name in names]
     for name, reason in zip(names, reasons, strict=True):
         if reason is None:
             return name
@@ -143,21 +149,37 @@ def can(operator: str, name: str, tensor: Tensor) -> bool:
     return get_backend() in ("auto", name) and why_not(operator, name, tensor.device.type, tensor.dtype) is None
 
 
-def why_not(operator: str, name: str, device: str, dtype: torch.dtype) -> str | None:
-    """Why backend ``name`` cannot run ``operator`` on tensors of this device and dtype; None if it can."""
+def why_not(operator: str, name: str, device: str, dtype: torch.dtype, problem: str = "") -> str | None:
+    """Why backend ``name`` cannot run ``operator`` on tensors of this device and dtype; None if it can.
+
+    ``problem`` is the text of what is to be computed; without, the answer is for the problems that have kernels.
+    """
     if name not in KERNELS[operator]:
         return f"it has no {name} kernel yet"
     missing = NO_TRITON if name == "triton" else NOT_LOADED
     if missing is not None:
         return missing
     on = {"cpu", "cuda"} if name == "triton" and INTERPRETED else {"cuda"} if name == "triton" else {name}
+    if EMULATED:
+        on = {"cuda": {"cpu"}, "cpu": set()}.get(name, on)
     if device not in on:
         return f"the inputs are on {device}"
     if dtype not in (torch.float32, torch.float64):
         return f"it takes float32 or float64, not {dtype}"
     if name == "cuda" and not has_cuda_kernels():
         return "the extension was built without nvcc"
-    return None
+    return (name == "cuda" and operator == "conv" and problem and _not_compiled(problem)) or None
+
+
+_reasons: dict[str, str] = {}  # no functools.cache: torch.compile would look through it
+
+
+@torch.compiler.assume_constant_result
+def _not_compiled(problem: str) -> str:
+    """What paths of a convolution have no CUDA kernel; empty where all have."""
+    if problem not in _reasons:
+        _reasons[problem] = torch.ops.nequip_fast.cuda_conv_why_not(problem)
+    return _reasons[problem]
 
 
 @cache

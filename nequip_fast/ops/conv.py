@@ -39,7 +39,7 @@ def conv(x: Tensor, y: Tensor, w: Tensor, graph: Graph, problem: ConvProblem) ->
         InputError: shapes, dtypes or devices do not fit, or the backend chosen by name cannot serve.
     """
     _check(x, y, w, graph, problem)
-    chosen = backend.choose("conv", x)
+    chosen = backend.choose("conv", x, problem.text)
     if chosen == "reference":
         return conv_reference(x, y, w, graph, problem)
     return operators[chosen](x, y, w, *graph, problem.text)

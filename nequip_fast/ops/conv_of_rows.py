@@ -103,7 +103,7 @@ def _conv(
 ) -> Tensor:  # fmt: skip
     check_inputs({"x": x, "y": y}, graph, problem)
     _check(h, matrix, first, graph, problem, x)
-    if backend.choose("conv", x) != "triton":
+    if not backend.can("conv", "triton", x):
         return conv(x, y, _formed(h, matrix, first), graph, problem)
     return _conv_of_rows(x, y, h, matrix, first, *graph, problem.text, precision)
 

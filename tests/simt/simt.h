@@ -24,6 +24,7 @@
 #define __global__ static
 #define __device__
 #define __host__
+#define __launch_bounds__(...)
 
 struct dim3 {
   unsigned x, y, z;
@@ -32,6 +33,10 @@ struct dim3 {
 using cudaStream_t = void*;
 constexpr int cudaSuccess = 0;
 inline int cudaGetLastError() { return cudaSuccess; }
+inline int cudaMemsetAsync(void* memory, int byte, size_t size, cudaStream_t) {
+  std::memset(memory, byte, size);
+  return cudaSuccess;
+}
 
 namespace simt {
 

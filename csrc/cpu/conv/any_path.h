@@ -7,7 +7,8 @@
 #pragma once
 
 #include "cpu/conv/kernels.h"
-#include "cpu/unroll.h"
+#include "cpu/simd.h"
+#include "unroll.h"
 
 namespace nf::NF_ISA {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "cpu/conv/problem.h"
+#include "problems/conv.h"
 #include "cpu/parallel.h"
 
 namespace nf {

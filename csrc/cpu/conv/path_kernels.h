@@ -8,7 +8,8 @@
 
 #include "cg/path.h"
 #include "cpu/conv/kernels.h"
-#include "cpu/unroll.h"
+#include "cpu/simd.h"
+#include "unroll.h"
 
 namespace nf::NF_ISA {
 

@@ -6,7 +6,7 @@
 #include "cpu/gate/activations.h"
 #include "cpu/math.h"
 #include "cpu/transpose.h"
-#include "cpu/unroll.h"
+#include "unroll.h"
 
 namespace nf::NF_ISA {
 namespace {

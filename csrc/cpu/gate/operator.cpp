@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/description.h"
+#include "description.h"
 #include "cpu/gate/gate.h"
 #include "tensors.h"
 

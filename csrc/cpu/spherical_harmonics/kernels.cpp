@@ -9,7 +9,7 @@
 #include "cpu/math.h"
 #include "cpu/spherical_harmonics/dual.h"
 #include "cpu/spherical_harmonics/harmonics.h"
-#include "cpu/unroll.h"
+#include "unroll.h"
 
 namespace nf::NF_ISA {
 namespace {

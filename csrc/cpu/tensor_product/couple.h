@@ -5,7 +5,8 @@
 
 #include "cg/path.h"
 #include "cpu/tensor_product/kernels.h"
-#include "cpu/unroll.h"
+#include "cpu/simd.h"
+#include "unroll.h"
 
 namespace nf::NF_ISA {
 

@@ -5,7 +5,7 @@
 
 #include "cpu/tensor_product/multiply.h"
 #include "cpu/transpose.h"
-#include "cpu/unroll.h"
+#include "unroll.h"
 
 namespace nf::NF_ISA {
 

@@ -4,7 +4,8 @@
 #include <algorithm>
 
 #include "cpu/tensor_product/kernels.h"
-#include "cpu/unroll.h"
+#include "cpu/simd.h"
+#include "unroll.h"
 
 namespace nf::NF_ISA {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "cpu/description.h"
+#include "description.h"
 
 namespace nf {
 

@@ -1,9 +1,13 @@
-// Loops whose index is a constant in each round.
+// Loops whose index is a constant in each round; on the CPU in the namespace of every instruction set.
 #pragma once
 
 #include <utility>
 
-#include "cpu/simd.h"
+#if defined(__CUDACC__)
+#define NF_INLINE __device__ __forceinline__
+#else
+#define NF_INLINE [[gnu::always_inline]] inline
+#endif
 
 namespace nf::NF_ISA {
 
@@ -14,7 +18,7 @@ struct Index {
 };
 
 template <int n, class F>
-[[gnu::always_inline]] inline void unroll(F&& f) {
+NF_INLINE void unroll(F&& f) {
   [&]<int... i>(std::integer_sequence<int, i...>) { (f(Index<i>{}), ...); }(std::make_integer_sequence<int, n>{});
 }
 

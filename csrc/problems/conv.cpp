@@ -1,11 +1,11 @@
-#include "cpu/conv/problem.h"
+#include "problems/conv.h"
 
 #include <algorithm>
 #include <compare>
 #include <cstdlib>
 #include <stdexcept>
 
-#include "cpu/description.h"
+#include "description.h"
 
 namespace nf {
 namespace {
