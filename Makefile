@@ -1,10 +1,10 @@
-# make demo · make test · make interpret · make sanitize · make bench · make lint: each creates .venv and builds the extension if that is needed.
+# make demo · make test · make interpret · make sanitize · make simt · make bench · make lint: each creates .venv and builds the extension if that is needed.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test interpret sanitize bench lint clean
+.PHONY: demo test interpret sanitize simt bench lint clean
 
 demo: $(VENV)/.ready
 	$(RUN) demo/run.py
@@ -25,6 +25,10 @@ interpret: $(VENV)/.ready
 # AddressSanitizer and UndefinedBehaviorSanitizer; then under ThreadSanitizer. About four minutes on two cores.
 sanitize: $(VENV)/.ready
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash tests/csrc/driver/run.sh
+
+# The CUDA kernels compiled for the CPU under AddressSanitizer and UndefinedBehaviorSanitizer, in the operators' own tests.
+simt: $(VENV)/.ready
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash tests/simt/run.sh
 
 bench: $(VENV)/.ready
 	$(RUN) bench/run.py

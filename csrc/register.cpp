@@ -29,9 +29,6 @@ std::tuple<std::vector<int64_t>, std::vector<double>> coupling_terms(int64_t l1,
 // --- what this build is ---
 
 std::string build_info() {
-#if defined(NF_SIMT)
-  return "cuda (emulated on the CPU)";
-#else
   std::string info = "cpu";
 #if defined(NF_X86)
   info += " (plain, avx2, avx512)";
@@ -42,7 +39,6 @@ std::string build_info() {
   info += ", cuda (" NF_CUDA ")";
 #endif
   return info;
-#endif
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ from e3nn import o3
 from nequip_fast.dtypes import default_dtype
 from nequip_fast.ops import ConvProblem, Graph
 
-# The backend whose kernels tests/ops checks: "cpu"; "triton", interpreted on the CPU with TRITON_INTERPRET=1; or "cuda",
+# The backend whose kernels tests/ops checks: "cpu"; "triton", interpreted on the CPU with TRITON_INTERPRET=1; "cuda",
 # emulated on the CPU by the library that tests/simt builds.
 KERNELS = os.environ.get("NEQUIP_FAST_TEST_KERNELS", "cpu")
 

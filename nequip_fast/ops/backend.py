@@ -30,18 +30,19 @@ KERNELS = {  # operator -> the backends that have kernels for it
     "hermite": ("triton",),  # this and the next of the engine, where that in C++ does not run
     "linear": ("triton",),
 }
-DEVICES = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}  # the backends of a device, the faster ones first
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"
-_OTHER_LIBRARY = "NEQUIP_FAST_LIBRARY"  # for tests: another build of the extension
+_EMULATED_LIBRARY = os.environ.get("NEQUIP_FAST_EMULATED_CUDA")  # for tests: what tests/simt builds
 
 
 def _load_library() -> str | None:
     """Load the compiled operators; None when loaded, else why not."""
-    path = Path(os.environ.get(_OTHER_LIBRARY) or Path(__file__).parent.parent / "_C.so")
+    path = Path(__file__).parent.parent / "_C.so"
     if not path.is_file():
         return "the extension is not built (run: pip install --no-build-isolation -e .)"
     try:
         torch.ops.load_library(str(path))
+        if _EMULATED_LIBRARY:
+            torch.ops.load_library(_EMULATED_LIBRARY)
     except OSError as error:
         return f"the extension did not load: {error}"
     return None
@@ -64,6 +65,11 @@ NOT_LOADED: str | None = _load_library()
 # Triton's kernels run as Python, on the CPU: the values that Triton takes for yes
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 NO_TRITON: str | None = _no_triton()
+EMULATED = bool(_EMULATED_LIBRARY)  # the CUDA kernels run on the CPU, in place of the CPU's own
+DEVICES = {  # the backends of a device, the faster ones first
+    "cpu": ("cuda", "cpu") if EMULATED else ("cpu",),
+    "cuda": ("cuda", "triton"),
+}
 
 
 def _checked(name: str, source: str = "") -> str:
@@ -113,13 +119,11 @@ def compiled(name: str) -> bool:
 
 
 _BUILD: str = torch.ops.nequip_fast.build_info() if compiled("build_info") else ""  # asked once: not when traced
-EMULATED: bool = "emulated" in _BUILD
-"""Whether the library is the CUDA kernels compiled for the CPU, in place of the CPU's own."""
 
 
 def has_cuda_kernels() -> bool:
-    """True when the library was built with nvcc, or by tests/simt."""
-    return "cuda" in _BUILD
+    """True when the library was built with nvcc, or the kernels are emulated."""
+    return "cuda" in _BUILD or EMULATED
 
 
 def choose(operator: str, tensor: Tensor, problem: str = "") -> str:
@@ -160,7 +164,7 @@ def why_not(operator: str, name: str, device: str, dtype: torch.dtype, problem: 
     if missing is not None:
         return missing
     on = {"cpu", "cuda"} if name == "triton" and INTERPRETED else {"cuda"} if name == "triton" else {name}
-    if EMULATED:
+    if EMULATED and "cuda" in KERNELS[operator]:
         on = {"cuda": {"cpu"}, "cpu": set()}.get(name, on)
     if device not in on:
         return f"the inputs are on {device}"

@@ -1,4 +1,4 @@
-"""Triton's kernels on a GPU: the definitions' values and derivatives, twice the same bits."""
+"""CUDA's and Triton's kernels on a GPU: the definitions' values and derivatives, twice the same bits."""
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from nequip_fast.ops import (
     Graph,
     ProductPath,
     ProductProblem,
+    backend,
     conv,
     conv_of_hidden,
     conv_of_table,
@@ -39,17 +40,26 @@ def derivatives(function, tensors):
     return [value], [*first], [*torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)]
 
 
-def compare(function, tensors, dtype):
-    """Triton on the GPU against the definition in float64 there, and against itself."""
+def compare(operator, function, tensors, dtype, problem=""):
+    """Each backend that has kernels for it against the definition in float64, and against itself."""
     exact = [t.detach().double().requires_grad_() for t in tensors]
     with use_backend("reference"):
         expected = derivatives(function, exact)
-    with use_backend("triton"):
-        found, again = (derivatives(function, tensors) for _ in range(2))
-    for order, (ours, theirs, once_more) in enumerate(zip(found, expected, again, strict=True)):
-        for a, b, c in zip(ours, theirs, once_more, strict=True):
-            assert torch.equal(a, c)
-            assert relative_error(a.cpu(), b.cpu()) < BOUNDS[dtype][order == 2]
+    for name in ("cuda", "triton"):
+        if backend.why_not(operator, name, "cuda", dtype, problem) is not None:
+            assert name == "cuda"
+            continue
+        with use_backend(name):
+            found, again = (derivatives(function, tensors) for _ in range(2))
+        for order, (ours, theirs, once_more) in enumerate(zip(found, expected, again, strict=True)):
+            for a, b, c in zip(ours, theirs, once_more, strict=True):
+                assert torch.equal(a, c)
+                assert relative_error(a.cpu(), b.cpu()) < BOUNDS[dtype][order == 2]
+
+
+def test_cuda_kernels_are_built():
+    """Without them half of this file compares nothing."""
+    assert backend.has_cuda_kernels()
 
 
 @pytest.mark.parametrize("triple", TRIPLES, ids=str)
@@ -69,7 +79,7 @@ def test_conv_of_many_paths(irreps, nodes, edges, dtype):
 def _compare_conv(problem, graph, dtype):
     tensors = [t.detach().cuda().requires_grad_() for t in inputs(problem, graph, dtype)]
     graph = Graph(*(t.cuda() for t in graph))
-    compare(lambda *t: conv(*t, graph, problem), tensors, dtype)
+    compare("conv", lambda *t: conv(*t, graph, problem), tensors, dtype, problem.text)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -77,7 +87,7 @@ def _compare_conv(problem, graph, dtype):
 @pytest.mark.parametrize("degrees", [[0, 1, 2, 3], [3, 1, 1, 0, 4], [6]], ids=str)
 def test_spherical_harmonics(degrees, normalize, dtype):
     v = torch.nn.functional.normalize(torch.randn(1000, 3, dtype=dtype, device="cuda")).requires_grad_()
-    compare(lambda v: spherical_harmonics(v, degrees, normalize), [v], dtype)
+    compare("spherical_harmonics", lambda v: spherical_harmonics(v, degrees, normalize), [v], dtype)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -85,7 +95,8 @@ def test_spherical_harmonics(degrees, normalize, dtype):
 def test_gate(activation, dtype):
     segments = [GateSegment(40, -1, 0, 33, 1, "silu", 1.7), GateSegment(0, 33, 33, 7, 3, activation, 0.8)]
     problem = GateProblem([segments[0], segments[1]._replace(gate=21)], 73)
-    compare(lambda x: gate(x, problem), [torch.randn(500, 73, dtype=dtype, device="cuda", requires_grad=True)], dtype)
+    x = torch.randn(500, 73, dtype=dtype, device="cuda", requires_grad=True)
+    compare("gate", lambda x: gate(x, problem), [x], dtype)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -103,22 +114,21 @@ def test_tensor_product(mode, rows, dtype):
     tensors = [
         torch.randn(n, dim, dtype=dtype, device="cuda").requires_grad_() for n, dim in zip(rows, dims, strict=True)
     ]
-    compare(lambda *t: tensor_product(*t, problem), tensors, dtype)
+    compare("tensor_product", lambda *t: tensor_product(*t, problem), tensors, dtype)
 
 
 @pytest.mark.parametrize("p", [2.0, 6.0])
 def test_radial(p):
     x = torch.linspace(0.02, 1.1, 999, dtype=torch.float64, device="cuda").unsqueeze(1).requires_grad_()
     roots = torch.arange(1, 9, dtype=torch.float64, device="cuda")
-    compare(lambda x: radial(x, roots, p), [x], torch.float64)
+    compare("radial", lambda x: radial(x, roots, p), [x], torch.float64)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
 def test_segment_sum(dtype):
     graph = Graph(*(t.cuda() for t in random_graph(300, 9000)))
-    compare(
-        lambda m: segment_sum(m, graph), [torch.randn(9000, 130, dtype=dtype, device="cuda").requires_grad_()], dtype
-    )
+    m = torch.randn(9000, 130, dtype=dtype, device="cuda", requires_grad=True)
+    compare("segment_sum", lambda m: segment_sum(m, graph), [m], dtype)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
@@ -129,7 +139,7 @@ def test_conv_of_hidden(hidden, dtype):
     h = torch.randn(1000, hidden, dtype=dtype, device="cuda", requires_grad=True)
     matrix = torch.randn(hidden, problem.dim_w, dtype=dtype, device="cuda", requires_grad=True)
     graph = Graph(*(t.cuda() for t in graph))
-    compare(lambda *t: conv_of_hidden(*t, graph, problem), [x, y, h, matrix], dtype)
+    compare("conv", lambda *t: conv_of_hidden(*t, graph, problem), [x, y, h, matrix], dtype, problem.text)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("tf32x3", 1e-5), ("tf32", 1e-2)])
@@ -151,7 +161,8 @@ def test_conv_of_table(dtype):
     coefficients = torch.randn(1000, 6, dtype=dtype, device="cuda", requires_grad=True)
     table = torch.randn(30, problem.dim_w, dtype=dtype, device="cuda", requires_grad=True)
     first, graph = torch.randint(0, 25, (1000,), device="cuda"), Graph(*(t.cuda() for t in graph))
-    compare(lambda *t: conv_of_table(*t, first, graph, problem), [x, y, coefficients, table], dtype)
+    tensors = [x, y, coefficients, table]
+    compare("conv", lambda *t: conv_of_table(*t, first, graph, problem), tensors, dtype, problem.text)
 
 
 def test_compiled_by_torch():

@@ -1,13 +1,9 @@
-// The kernels of csrc/cuda on the CPU against plain loops, and what simt.h itself promises. Prints what failed.
-#include <cmath>
+// What simt.h itself promises. Prints what failed.
 #include <cstdio>
-#include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "cuda/launch.h"
-#include "cuda/segment_sum/segment_sum.h"
 
 namespace {
 
@@ -121,27 +117,6 @@ void check_simt() {
   check_throws([] { NF_LAUNCH(masks, 1, 2000, nullptr, ~0u, ~0u); }, "1024");
 }
 
-// --- segment_sum ---
-
-template <class T>
-void check_segment_sum(int64_t nodes, int64_t edges, int64_t dim, T tolerance) {
-  std::mt19937 random(unsigned(nodes + edges + dim));
-  std::vector<int64_t> receiver(edges), ptr(nodes + 1, 0), order;
-  for (int64_t& node : receiver) node = nodes > 1 ? int64_t(random() % (nodes - 1)) : 0;  // nothing reaches the last
-  for (int64_t i = 0; i < nodes; ++i) {
-    for (int64_t e = 0; e < edges; ++e)
-      if (receiver[e] == i) order.push_back(e);
-    ptr[i + 1] = int64_t(order.size());
-  }
-  std::vector<T> m(edges * dim), out(nodes * dim, std::numeric_limits<T>::quiet_NaN());
-  std::vector<double> expected(nodes * dim, 0);
-  for (T& value : m) value = T(std::normal_distribution<double>()(random));
-  for (int64_t e = 0; e < edges; ++e)
-    for (int64_t k = 0; k < dim; ++k) expected[receiver[e] * dim + k] += double(m[e * dim + k]);
-  nf::cuda::segment_sum<T>(m.data(), ptr.data(), order.data(), out.data(), nodes, dim, nullptr);
-  for (size_t i = 0; i < out.size(); ++i) check(std::abs(out[i] - expected[i]) <= tolerance, "segment_sum");
-}
-
 // --- mistakes that the sanitizers must find, or a run without findings says nothing ---
 
 __global__ void overrun(const int* in, int* out, int size) {
@@ -162,11 +137,6 @@ int seeded(const std::string& which) {
 int main(int argc, char** argv) {
   if (argc > 1) return seeded(argv[1]);
   check_simt();
-  const int64_t sizes[][3] = {{0, 0, 3}, {5, 0, 3}, {1, 1, 1}, {7, 100, 13}, {40, 333, 64}};
-  for (const auto& [nodes, edges, dim] : sizes) {
-    check_segment_sum<float>(nodes, edges, dim, 2e-5f);
-    check_segment_sum<double>(nodes, edges, dim, 1e-13);
-  }
   std::printf(failures ? "%d checks failed\n" : "all checks hold\n", failures);
   return failures != 0;
 }

@@ -18,6 +18,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -56,9 +57,37 @@ struct Exchange {
 };
 using Warp = std::map<unsigned, Exchange>;
 
+// Stacks are used again: to get a new one from the system takes longer than most threads.
+class Stack {
+ public:
+  Stack() {
+    if (spare().empty()) {
+      memory_.reset(new char[kStack]);
+    } else {
+      memory_ = std::move(spare().back());
+      spare().pop_back();
+#if defined(__SANITIZE_ADDRESS__)
+      __asan_unpoison_memory_region(memory_.get(), kStack);  // of frames that were never left
+#endif
+    }
+  }
+  Stack(Stack&&) = default;
+  ~Stack() {
+    if (memory_) spare().push_back(std::move(memory_));
+  }
+  char* get() const { return memory_.get(); }
+
+ private:
+  static std::vector<std::unique_ptr<char[]>>& spare() {
+    static std::vector<std::unique_ptr<char[]>> stacks;
+    return stacks;
+  }
+  std::unique_ptr<char[]> memory_;
+};
+
 struct Fiber {
   ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  Stack stack;
   dim3 index;
   int number = 0;
   bool done = false;
@@ -148,7 +177,6 @@ class Block {
     Fiber& fiber = fibers_[number];
     fiber.number = number;
     fiber.index = {number % threads_.x, number / threads_.x % threads_.y, number / (threads_.x * threads_.y)};
-    fiber.stack.reset(new char[kStack]);
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStack;

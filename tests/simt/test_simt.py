@@ -1,4 +1,4 @@
-"""The CUDA kernels, run on the CPU under AddressSanitizer and UndefinedBehaviorSanitizer: see simt.h."""
+"""What simt.h promises to those who test CUDA kernels with it (run.sh), under sanitizers itself."""
 
 import shutil
 import subprocess
@@ -19,14 +19,13 @@ def program(tmp_path_factory):
     target = tmp_path_factory.mktemp("simt") / "check"
     command = [
         COMPILER, "-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-DNF_SIMT", f"-I{HERE}", f"-I{SOURCES}",
-        "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-x", "c++",
-        *map(str, sorted(SOURCES.glob("cuda/*/*.cu"))), str(HERE / "check.cpp"), "-o", str(target),
+        "-fsanitize=address,undefined", "-fno-sanitize-recover=all", str(HERE / "check.cpp"), "-o", str(target),
     ]  # fmt: skip
     subprocess.run(command, check=True, timeout=600)
     return target
 
 
-def test_kernels(program):
+def test_promises(program):
     result = subprocess.run([program], capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
 

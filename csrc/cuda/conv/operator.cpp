@@ -33,9 +33,9 @@ struct ConvInputs {
 
   void check_matrix(const Tensor& tensor, int64_t rows, int64_t columns, const char* name) const {
     call.check_device(tensor, name);
-    STD_TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) == rows && tensor.size(1) == columns &&
-                        tensor.scalar_type() == x.scalar_type(),
-                    "conv: ", name, " must be [", rows, ", ", columns, "] and of the dtype of x");
+    STD_TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) == rows && tensor.scalar_type() == x.scalar_type(), "conv: ",
+                    name, " must have ", rows, " rows and the dtype of x");
+    STD_TORCH_CHECK(tensor.size(1) == columns, "conv: ", name, " must have ", columns, " columns for these paths");
   }
 
   const int64_t* checked_index(const Tensor& index, int64_t length, const char* name) const {
