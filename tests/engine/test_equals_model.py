@@ -15,7 +15,7 @@ COMPILED = [name for name in CASES if name != "graph_field"]
 OUTPUTS = keys.TOTAL_ENERGY, keys.ATOMIC_ENERGY, keys.FORCES, keys.VIRIAL
 
 
-def both(case, kind, dtype=torch.float64, intervals=4096, **settings):
+def both(case, kind, dtype=torch.float64, intervals=512, **settings):
     """What the model and the engine say of the molecules or crystals."""
     model, data = build_model(config(case)).eval(), inputs(kind)
     found = compile(model, dtype=dtype, intervals=intervals, verify=False, **settings).evaluate(data)
@@ -63,7 +63,7 @@ def test_residual_sum_in_the_first_layer():
     model = build_model(config({**settings, "type_embed_num_features": 4, "radial_mlp_width": 8}))
     assert model.layers[0].resnet
     for radial, tolerance in (("exact", 1e-11), ("table", 1e-7)):
-        found = compile(model, radial=radial, intervals=4096, verify=False).evaluate(inputs("crystals"))
+        found = compile(model, radial=radial, intervals=512, verify=False).evaluate(inputs("crystals"))
         for name, expected in model(inputs("crystals")).items():
             if name in found:
                 assert relative_error(found[name], expected) < tolerance, name

@@ -60,7 +60,7 @@ def test_sevennet(checkpoint):
     pytest.importorskip("sevenn")
     from bench.peers.sevennet import checkpoint as path
 
-    potential = compile(path(checkpoint), dtype=torch.float64, verify=False)
+    potential = compile(path(checkpoint), dtype=torch.float64, intervals=64, verify=False)
     atoms = crystals()[1]
     found, expected = on_device(potential)(atoms), potential(atoms)
     np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-11)
