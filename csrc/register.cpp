@@ -54,11 +54,17 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
                ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");                                \
   lib.def(name "_gradient_tangent(Tensor x, Tensor y, Tensor w, Tensor g, Tensor? dx, Tensor? dy, Tensor? dw, "        \
                constants ", bool want_x, bool want_y, bool want_w) -> (Tensor, Tensor, Tensor)");
-  NF_TRILINEAR("conv",
-               "Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor sender_ptr, "
-               "Tensor sender_order, str paths")
+#define NF_GRAPH                                                                                    \
+  "Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor sender_ptr, " \
+  "Tensor sender_order, str paths"
+  NF_TRILINEAR("conv", NF_GRAPH)
   NF_TRILINEAR("tensor_product", "str paths")
 #undef NF_TRILINEAR
+  // conv with weights of an edge formed from rows of a table: nequip_fast/ops/conv_of_rows.py
+  lib.def("conv_of_table(Tensor x, Tensor y, Tensor h, Tensor table, Tensor first, " NF_GRAPH ") -> Tensor");
+  lib.def("conv_of_table_gradient(Tensor x, Tensor y, Tensor h, Tensor table, Tensor first, Tensor g, " NF_GRAPH
+          ", bool want_x, bool want_y, bool want_h) -> (Tensor, Tensor, Tensor)");
+#undef NF_GRAPH
   lib.def("spherical_harmonics(Tensor vectors, int[] degrees, str normalization, bool normalize) -> Tensor");
   lib.def(
       "spherical_harmonics_vjp(Tensor vectors, Tensor g, int[] degrees, str normalization, bool normalize) -> Tensor");

@@ -23,6 +23,7 @@ BACKENDS = ("auto", "reference", "cpu", "cuda", "triton")
 KERNELS = {  # operator -> the backends that have kernels for it
     "spherical_harmonics": ("cpu", "triton"),
     "conv": ("cpu", "cuda", "triton"),
+    "conv_of_table": ("cuda", "triton"),  # without, weights are formed and given to conv
     "tensor_product": ("cpu", "triton"),
     "segment_sum": ("cpu", "cuda", "triton"),
     "gate": ("cpu", "triton"),
@@ -148,9 +149,11 @@ def choose(operator: str, tensor: Tensor, problem: str = "") -> str:
     return "reference"
 
 
-def can(operator: str, name: str, tensor: Tensor) -> bool:
+def can(operator: str, name: str, tensor: Tensor, problem: str = "") -> bool:
     """Whether backend ``name`` may and can run ``operator``, for what need not run as a kernel."""
-    return get_backend() in ("auto", name) and why_not(operator, name, tensor.device.type, tensor.dtype) is None
+    if get_backend() not in ("auto", name):
+        return False
+    return why_not(operator, name, tensor.device.type, tensor.dtype, problem) is None
 
 
 def why_not(operator: str, name: str, device: str, dtype: torch.dtype, problem: str = "") -> str | None:
@@ -172,7 +175,7 @@ def why_not(operator: str, name: str, device: str, dtype: torch.dtype, problem: 
         return f"it takes float32 or float64, not {dtype}"
     if name == "cuda" and not has_cuda_kernels():
         return "the extension was built without nvcc"
-    return (name == "cuda" and operator == "conv" and problem and _not_compiled(problem)) or None
+    return (name == "cuda" and operator.startswith("conv") and problem and _not_compiled(problem)) or None
 
 
 _reasons: dict[str, str] = {}  # no functools.cache: torch.compile would look through it

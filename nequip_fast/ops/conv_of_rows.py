@@ -21,7 +21,7 @@ from nequip_fast.ops.conv import check_inputs, conv, operators
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem
 from nequip_fast.ops.registration import compiled_operator, one_by_one
-from nequip_fast.ops.trilinear import goes_on_to, gradient_fake
+from nequip_fast.ops.trilinear import TrilinearOperator, goes_on_to, gradient_fake
 
 PRECISIONS = ("ieee", "tf32x3", "tf32")
 
@@ -103,9 +103,11 @@ def _conv(
 ) -> Tensor:  # fmt: skip
     check_inputs({"x": x, "y": y}, graph, problem)
     _check(h, matrix, first, graph, problem, x)
-    if not backend.can("conv", "triton", x):
-        return conv(x, y, _formed(h, matrix, first), graph, problem)
-    return _conv_of_rows(x, y, h, matrix, first, *graph, problem.text, precision)
+    if first is not None and h.shape[1] == _TABLE_ROWS and backend.can("conv_of_table", "cuda", x, problem.text):
+        return _of_table(x, y, h, matrix, first, *graph, problem.text)
+    if backend.can("conv_of_table", "triton", x):
+        return _of_rows(x, y, h, matrix, first, *graph, problem.text, precision)
+    return conv(x, y, _formed(h, matrix, first), graph, problem)
 
 
 def _check(
@@ -155,7 +157,72 @@ def _gradient_of_matrix(to_w: Tensor, h: Tensor, matrix: Tensor, first: Tensor |
     return result
 
 
-# --- the operators, nequip_fast/kernels/operators/conv.py: (x, y, h, matrix, first, *graph, text, precision) ---
+# --- the operators: (x, y, h, matrix, first, *graph, text) in csrc/cuda/conv, then the precision in kernels/operators ---
+
+_TABLE_ROWS = 6  # coefficients of an edge that the operator in CUDA takes
+
+
+class _Operator:
+    """``nequip_fast::name`` and ``name_gradient``, registered; an instance is called as the first.
+
+    Args:
+        name: of the operator.
+        formed: the same whose weights are given, for derivatives that need them.
+    """
+
+    def __init__(self, name: str, formed: TrilinearOperator) -> None:
+        def call_each(*mapped: Any) -> Any:
+            return one_by_one(self._product, *mapped)
+
+        def call_each_gradient(*mapped: Any) -> Any:
+            return one_by_one(self._gradient, *mapped)
+
+        self._formed = formed
+        self._product = compiled_operator(name, _fake, _setup, self._backward, call_each)
+        self._gradient = compiled_operator(
+            f"{name}_gradient", gradient_fake, _setup, self._gradient_backward, call_each_gradient
+        )
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        """The convolution."""
+        return self._product(*arguments)
+
+    def _backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, y, h, matrix, first, *graph = ctx.saved_tensors
+        rest: tuple[None, ...] = (None,) * (1 + len(graph) + len(ctx.constants))
+        want_x, want_y, want_h, want_matrix = ctx.needs_input_grad[:4]
+        want_matrix = want_matrix and goes_on_to(ctx, 3)  # a parameter; not when forces are asked for
+        if g is None:
+            return None, None, None, None, *rest
+        if not want_matrix:
+            wanted = want_x, want_y, want_h
+            found = self._gradient(x, y, h, matrix, first, g, *graph, *ctx.constants, *wanted)
+            return *(value if want else None for value, want in zip(found, wanted, strict=True)), None, *rest
+        text = ctx.constants[0]  # gradients of all weights are needed: w is formed
+        to_x, to_y, to_w = self._formed.product_gradient(
+            x, y, _formed(h, matrix, first), g, *graph, text, want_x, want_y, True
+        )
+        to_h = _gradient_of_rows(to_w, matrix, first, h.shape[1]) if want_h else None
+        to_matrix = _gradient_of_matrix(to_w, h, matrix, first)
+        return to_x if want_x else None, to_y if want_y else None, to_h, to_matrix, *rest
+
+    def _gradient_backward(self, ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Through the same gradients of a convolution whose weights are formed."""
+        x, y, h, matrix, first, g, *graph = ctx.saved_tensors
+        text, want = ctx.constants[0], ctx.constants[-3:]
+
+        def gradients(x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+            w = _formed(h, matrix, first)
+            to_x, to_y, to_w = self._formed.product_gradient(x, y, w, g, *graph, text, *want)
+            to_h = _gradient_of_rows(to_w, matrix, first, h.shape[1]) if want[2] else h.new_empty(0, h.shape[1])
+            return to_x, to_y, to_h
+
+        filled = tuple(
+            t.new_zeros(t.shape if wanted else (0, t.shape[1])) if c is None else c
+            for c, t, wanted in zip(cotangents, (x, y, h), want, strict=True)
+        )
+        to_x, to_y, to_h, to_matrix, to_g = torch.func.vjp(gradients, x, y, h, matrix, g)[1](filled)
+        return to_x, to_y, to_h, to_matrix, None, to_g, *(None,) * (len(graph) + len(ctx.constants))
 
 
 def _fake(x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, first: Tensor | None, *rest: Any) -> Tensor:
@@ -169,52 +236,5 @@ def _setup(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
     ctx.constants = inputs[len(tensors) :]
 
 
-def _backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
-    x, y, h, matrix, first, *graph = ctx.saved_tensors
-    rest: tuple[None, ...] = (None,) * (1 + len(graph) + len(ctx.constants))
-    want_x, want_y, want_h, want_matrix = ctx.needs_input_grad[:4]
-    want_matrix = want_matrix and goes_on_to(ctx, 3)  # a parameter; not when forces are asked for
-    if g is None:
-        return None, None, None, None, *rest
-    if not want_matrix:
-        wanted = want_x, want_y, want_h
-        found = _gradient(x, y, h, matrix, first, g, *graph, *ctx.constants, *wanted)
-        return *(value if want else None for value, want in zip(found, wanted, strict=True)), None, *rest
-    text = ctx.constants[0]  # gradients of all weights are needed: w is formed
-    to_x, to_y, to_w = operators["triton"].product_gradient(
-        x, y, _formed(h, matrix, first), g, *graph, text, want_x, want_y, True
-    )
-    to_h = _gradient_of_rows(to_w, matrix, first, h.shape[1]) if want_h else None
-    to_matrix = _gradient_of_matrix(to_w, h, matrix, first)
-    return to_x if want_x else None, to_y if want_y else None, to_h, to_matrix, *rest
-
-
-def _gradient_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Through the same gradients of a convolution whose weights are formed."""
-    x, y, h, matrix, first, g, *graph = ctx.saved_tensors
-    text, _, *want = ctx.constants
-
-    def gradients(x: Tensor, y: Tensor, h: Tensor, matrix: Tensor, g: Tensor) -> tuple[Tensor, ...]:
-        w = _formed(h, matrix, first)
-        to_x, to_y, to_w = operators["triton"].product_gradient(x, y, w, g, *graph, text, *want)
-        to_h = _gradient_of_rows(to_w, matrix, first, h.shape[1]) if want[2] else h.new_empty(0, h.shape[1])
-        return to_x, to_y, to_h
-
-    filled = tuple(
-        t.new_zeros(t.shape if wanted else (0, t.shape[1])) if c is None else c
-        for c, t, wanted in zip(cotangents, (x, y, h), want, strict=True)
-    )
-    to_x, to_y, to_h, to_matrix, to_g = torch.func.vjp(gradients, x, y, h, matrix, g)[1](filled)
-    return to_x, to_y, to_h, to_matrix, None, to_g, *(None,) * (len(graph) + len(ctx.constants))
-
-
-def _each(*mapped: Any) -> Any:
-    return one_by_one(_conv_of_rows, *mapped)
-
-
-def _each_gradient(*mapped: Any) -> Any:
-    return one_by_one(_gradient, *mapped)
-
-
-_gradient = compiled_operator("triton_conv_of_rows_gradient", gradient_fake, _setup, _gradient_backward, _each_gradient)
-_conv_of_rows = compiled_operator("triton_conv_of_rows", _fake, _setup, _backward, _each)
+_of_rows = _Operator("triton_conv_of_rows", operators["triton"])
+_of_table = _Operator("conv_of_table", operators["cuda"])

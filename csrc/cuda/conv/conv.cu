@@ -149,40 +149,37 @@ std::string conv_why_not(const ConvProblem& problem) {
 }
 
 template <class T>
-int conv(const ConvGraph& graph, const ConvProblem& problem, const Rows<const T>& at, const Rows<const T>& tangent, T* out,
-         void* stream) {
+int conv(const ConvGraph& graph, const ConvProblem& problem, const Inputs<T>& in, T* out, void* stream) {
   const Plan<T>& plan = plan_of<T>(problem);
   Errors errors;
   if (plan.widths.add_out) errors.then([&] { return zero(out, graph.by_receiver.nodes * problem.dim_out, stream); });
   if (graph.by_receiver.nodes == 0) return errors.first();
   for (const Launch<T>& launch : plan.launches)
-    errors.then([&] {
-      return launch.kernels.gather(graph.by_receiver, launch.args, plan.widths, at, tangent, out, stream);
-    });
+    errors.then([&] { return launch.kernels.gather(graph.by_receiver, launch.args, plan.widths, in, out, stream); });
   return errors.first();
 }
 
 template <class T>
-int conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Rows<const T>& at, const Rows<const T>& tangent,
-                  const T* g, const Rows<T>& to, void* stream) {
+int conv_gradient(const ConvGraph& graph, const ConvProblem& problem, const Inputs<T>& in, const Rows<T>& to,
+                  void* stream) {
   const Plan<T>& plan = plan_of<T>(problem);
   const int64_t nodes = graph.by_sender.nodes;
   Errors errors;
   if (to.x && plan.widths.add_x) errors.then([&] { return zero(to.x, nodes * problem.dim_x, stream); });
   if (to.y) errors.then([&] { return zero(to.y, graph.edges * problem.dim_y, stream); });
-  if (to.w && !plan.writes_w) errors.then([&] { return zero(to.w, graph.edges * problem.dim_w, stream); });
+  if (to.w && in.formed.table)
+    errors.then([&] { return zero(to.w, graph.edges * kTableRows, stream); });
+  else if (to.w && !plan.writes_w)
+    errors.then([&] { return zero(to.w, graph.edges * problem.dim_w, stream); });
   if (nodes == 0) return errors.first();
   for (const Launch<T>& launch : plan.launches)
-    errors.then([&] {
-      return launch.kernels.gradient(graph.by_sender, launch.args, plan.widths, at, tangent, g, to, stream);
-    });
+    errors.then([&] { return launch.kernels.gradient(graph.by_sender, launch.args, plan.widths, in, to, stream); });
   return errors.first();
 }
 
-#define NF_CONV(T)                                                                                                     \
-  template int conv<T>(const ConvGraph&, const ConvProblem&, const Rows<const T>&, const Rows<const T>&, T*, void*);   \
-  template int conv_gradient<T>(const ConvGraph&, const ConvProblem&, const Rows<const T>&, const Rows<const T>&,      \
-                                const T*, const Rows<T>&, void*);
+#define NF_CONV(T)                                                                             \
+  template int conv<T>(const ConvGraph&, const ConvProblem&, const Inputs<T>&, T*, void*);     \
+  template int conv_gradient<T>(const ConvGraph&, const ConvProblem&, const Inputs<T>&, const Rows<T>&, void*);
 NF_CONV(float)
 NF_CONV(double)
 #undef NF_CONV

@@ -20,12 +20,11 @@ std::string conv_why_not(const ConvProblem&);
 // out [nodes, dim_out]: conv at the point, or with a tangent its derivative in that direction. `stream` is a cudaStream_t.
 // Returns a cudaError_t as an int.
 template <class T>
-int conv(const ConvGraph&, const ConvProblem&, const Rows<const T>& at, const Rows<const T>& tangent, T* out,
-         void* stream);
+int conv(const ConvGraph&, const ConvProblem&, const Inputs<T>&, T* out, void* stream);
 
-// The gradients of Σ g·conv for g [nodes, dim_out], or with a tangent their derivative in that direction.
+// The gradients of Σ g·conv for g [nodes, dim_out], or with a tangent their derivative in that direction; with a table
+// to.w [edges, kTableRows] is that of its coefficients.
 template <class T>
-int conv_gradient(const ConvGraph&, const ConvProblem&, const Rows<const T>& at, const Rows<const T>& tangent, const T* g,
-                  const Rows<T>& to, void* stream);
+int conv_gradient(const ConvGraph&, const ConvProblem&, const Inputs<T>&, const Rows<T>& to, void* stream);
 
 }  // namespace nf::cuda

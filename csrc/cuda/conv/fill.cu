@@ -19,25 +19,32 @@ bool takes_two(const Neighbours& graph, const GroupArgs<T>& args) {
   return sizeof(T) == 4 && args.mul > kLanes && graph.nodes * (args.mul / (2 * kLanes)) >= kManyWarps;
 }
 
-template <class T, int k, bool tangent>
-int launch_gather(const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Rows<const T>& at,
-                  const Rows<const T>& along, T* out, void* stream) {
+template <class T, int k, Mode mode>
+int launch(const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Inputs<T>& in, T* out,
+           void* stream) {
   const dim3 grid(blocks(graph), (args.mul + kLanes * k - 1) / (kLanes * k));
-  NF_LAUNCH((gather<T, G, k, tangent>), grid, kLanes * kWarpsPerBlock, stream, graph, args, widths, at, along, out);
+  NF_LAUNCH((gather<T, G, k, mode>), grid, kLanes * kWarpsPerBlock, stream, graph, args, widths, in, out);
   return int(cudaGetLastError());
 }
 
-template <class T, int k, bool tangent>
-int launch_gradient(const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Rows<const T>& at,
-                    const Rows<const T>& along, const T* g, const Rows<T>& to, void* stream) {
-  NF_LAUNCH((gradient<T, G, k, tangent>), blocks(graph), kLanes * kWarpsPerBlock, stream, graph, args, widths, at, along,
-            g, to);
+template <class T, int k, Mode mode>
+int launch(const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Inputs<T>& in,
+           const Rows<T>& to, void* stream) {
+  NF_LAUNCH((gradient<T, G, k, mode>), blocks(graph), kLanes * kWarpsPerBlock, stream, graph, args, widths, in, to);
   return int(cudaGetLastError());
 }
 
-template <class T>
-bool any(const Rows<const T>& rows) {
-  return rows.x || rows.y || rows.w;
+// The kernel for these inputs: gather where `to` is where sums go, else gradient.
+template <class T, class To>
+int chosen(const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Inputs<T>& in, const To& to,
+           void* stream) {
+  if (in.along.x || in.along.y || in.along.w) return launch<T, 1, Mode::tangent>(graph, args, widths, in, to, stream);
+  if constexpr (sizeof(T) == 4)
+    if (takes_two(graph, args))
+      return in.formed.table ? launch<T, 2, Mode::table>(graph, args, widths, in, to, stream)
+                             : launch<T, 2, Mode::plain>(graph, args, widths, in, to, stream);
+  return in.formed.table ? launch<T, 1, Mode::table>(graph, args, widths, in, to, stream)
+                         : launch<T, 1, Mode::plain>(graph, args, widths, in, to, stream);
 }
 
 }  // namespace
@@ -46,20 +53,10 @@ template <>
 ConvKernels<NF_TYPE> conv_kernels<NF_TYPE, NF_GROUP>() {
   using T = NF_TYPE;
   return {G::l1, G::index, G::paths,
-          [](const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Rows<const T>& at,
-             const Rows<const T>& along, T* out, void* stream) {
-            if (any(along)) return launch_gather<T, 1, true>(graph, args, widths, at, along, out, stream);
-            if constexpr (sizeof(T) == 4)
-              if (takes_two(graph, args)) return launch_gather<T, 2, false>(graph, args, widths, at, along, out, stream);
-            return launch_gather<T, 1, false>(graph, args, widths, at, along, out, stream);
-          },
-          [](const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Rows<const T>& at,
-             const Rows<const T>& along, const T* g, const Rows<T>& to, void* stream) {
-            if (any(along)) return launch_gradient<T, 1, true>(graph, args, widths, at, along, g, to, stream);
-            if constexpr (sizeof(T) == 4)
-              if (takes_two(graph, args)) return launch_gradient<T, 2, false>(graph, args, widths, at, along, g, to, stream);
-            return launch_gradient<T, 1, false>(graph, args, widths, at, along, g, to, stream);
-          }};
+          [](const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Inputs<T>& in, T* out,
+             void* stream) { return chosen<T>(graph, args, widths, in, out, stream); },
+          [](const Neighbours& graph, const GroupArgs<T>& args, const Widths& widths, const Inputs<T>& in,
+             const Rows<T>& to, void* stream) { return chosen<T>(graph, args, widths, in, to, stream); }};
 }
 
 }  // namespace nf::cuda

@@ -64,6 +64,39 @@ NF_INLINE void load_weights(T (&to)[k], const T* row, const PathArgs<T>& path, c
   });
 }
 
+// An edge's row of w made of rows of a table.
+template <class T>
+struct FormedRow {
+  const T* rows;
+  int64_t width;
+  T coefficients[kTableRows];
+
+  __device__ FormedRow(const Formed<T>& from, int64_t edge, int64_t width)
+      : rows(from.table + from.first[edge] * width), width(width) {
+    unroll<kTableRows>([&](auto q) { coefficients[q] = from.coefficients[edge * kTableRows + q]; });
+  }
+  template <int k>
+  NF_INLINE void load(T (&to)[k], const PathArgs<T>& path, const Channels<k>& lane) const {
+    unroll<k>([&](auto c) {
+      T sum = path.w_stride > 0 ? T(0) : T(1);
+      if (path.out >= 0 && path.w_stride > 0 && lane.within(c)) {
+        const T* const column = rows + path.w + int64_t(lane.channel(c)) * path.w_stride;
+        unroll<kTableRows>([&](auto q) { sum += coefficients[q] * column[q * width]; });
+      }
+      to[c] = sum;
+    });
+  }
+  // to[q] += Σ_channels g · row q, for the gradient g of the path's weights
+  template <int k>
+  NF_INLINE void add_gradient(T* to, const T (&g)[k], const PathArgs<T>& path, const Channels<k>& lane) const {
+    unroll<k>([&](auto c) {
+      if (path.w_stride == 0 || !lane.within(c)) return;
+      const T* const column = rows + path.w + int64_t(lane.channel(c)) * path.w_stride;
+      unroll<kTableRows>([&](auto q) { to[q] += g[c] * column[q * width]; });
+    });
+  }
+};
+
 template <class T, int n>
 NF_INLINE void load_harmonics(T (&to)[n], const T* row, int column) {
   unroll<n>([&](auto m) { to[m] = row && column >= 0 ? row[column + m] : T(0); });
@@ -112,10 +145,14 @@ NF_INLINE void over_paths(const Body& body) {
   });
 }
 
+enum class Mode { plain, tangent, table };  // table: rows of w are formed from one
+
 // out[i] = Σ_edges j → i of B · w · x[j]; with a tangent Σ dB · w · x + B · (dw · x + w · dx)
-template <class T, class G, int k, bool tangent>
+template <class T, class G, int k, Mode mode>
 __global__ void __launch_bounds__(kLanes* kWarpsPerBlock)
-    gather(Neighbours graph, GroupArgs<T> args, Widths widths, Rows<const T> at, Rows<const T> along, T* out) {
+    gather(Neighbours graph, GroupArgs<T> args, Widths widths, Inputs<T> in, T* out) {
+  constexpr bool tangent = mode == Mode::tangent;
+  const Rows<const T>&at = in.at, &along = in.along;
   const int64_t node = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kLanes;
   if (node >= graph.nodes) return;
   const Channels<k> lane{int(blockIdx.y * kLanes * k + threadIdx.x % kLanes), args.mul};
@@ -125,7 +162,12 @@ __global__ void __launch_bounds__(kLanes* kWarpsPerBlock)
     const auto in_x = [&](const T* rows) { return rows ? rows + sender * widths.x + args.x : nullptr; };
     T x[G::n1][k], w[G::paths][k], dx[tangent ? G::n1 : 1][k], dw[tangent ? G::paths : 1][k];
     load_components(x, in_x(at.x), lane);
-    unroll<G::paths>([&](auto p) { load_weights(w[p], row(at.w, edge, widths.w), args.path[p], lane, T(1)); });
+    if constexpr (mode == Mode::table) {
+      const FormedRow<T> formed(in.formed, edge, widths.w);
+      unroll<G::paths>([&](auto p) { formed.load(w[p], args.path[p], lane); });
+    } else {
+      unroll<G::paths>([&](auto p) { load_weights(w[p], row(at.w, edge, widths.w), args.path[p], lane, T(1)); });
+    }
     if constexpr (tangent) {
       load_components(dx, in_x(along.x), lane);
       unroll<G::paths>([&](auto p) { load_weights(dw[p], row(along.w, edge, widths.w), args.path[p], lane, T(0)); });
@@ -191,19 +233,23 @@ constexpr int power_of_two(int n) {
 
 // The gradients of Σ g · conv: with Bg[m1] = Σ B[m1, m3] g[m3] on edges j → i, g being g[i],
 //   dx[j] = Σ_edges w · Bg;  dw = Σ x · Bg;  dy[m2] += c · Σ_channels w · C(m1, m2, m3) x[m1] g[m3]
-// and with a tangent their derivatives along it, for each factor the sum over it replaced. Senders' edges in turn: the rows
-// of x and their gradients stay in registers.
-template <class T, class G, int k, bool tangent>
+// and with a tangent their derivatives along it, for each factor the sum over it replaced. With a table to.w is of its
+// coefficients [edges, kTableRows], added to as dy is. Senders' edges in turn: the rows of x and their gradients stay in
+// registers.
+template <class T, class G, int k, Mode mode>
 __global__ void __launch_bounds__(kLanes* kWarpsPerBlock)
-    gradient(Neighbours graph, GroupArgs<T> args, Widths widths, Rows<const T> at, Rows<const T> along, const T* g_rows,
-             Rows<T> to) {
+    gradient(Neighbours graph, GroupArgs<T> args, Widths widths, Inputs<T> in, Rows<T> to) {
+  constexpr bool tangent = mode == Mode::tangent, table = mode == Mode::table;
+  const Rows<const T>&at = in.at, &along = in.along;
   const int64_t node = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kLanes;
   if (node >= graph.nodes) return;
-  constexpr int size = power_of_two(G::harmonics), of_each = kLanes / size;
-  int column = -1;  // of y, where this lane adds
+  // Sums over the channels of an edge: of y's components, then of a table's coefficients. A lane adds to one of them.
+  constexpr int sums = G::harmonics + (table ? kTableRows : 0), size = power_of_two(sums), of_each = kLanes / size;
+  const int mine = threadIdx.x % of_each == 0 ? int(threadIdx.x % kLanes) / of_each : sums;
+  int column = -1;  // of y
   unroll<G::most2 + 1>([&](auto l2) {
-    const int m = int(threadIdx.x % kLanes) / of_each - l2 * l2;
-    if (threadIdx.x % of_each == 0 && m >= 0 && m <= 2 * l2 && args.y[l2] >= 0) column = args.y[l2] + m;
+    const int m = mine - l2 * l2;
+    if (m >= 0 && m <= 2 * l2 && args.y[l2] >= 0) column = args.y[l2] + m;
   });
   const auto in_x = [&](auto* rows) { return rows ? rows + node * widths.x + args.x : nullptr; };
   for (int first = 0; first < args.mul; first += kLanes * k) {  // in turn: they add to the same rows of dy
@@ -213,8 +259,13 @@ __global__ void __launch_bounds__(kLanes* kWarpsPerBlock)
     if constexpr (tangent) load_components(dx, in_x(along.x), lane);
     Walk(graph, node).each([&](int64_t edge, int64_t receiver) {
       const auto row = [](auto* rows, int64_t i, int width) { return rows ? rows + i * width : nullptr; };
-      T to_y[size] = {}, w[G::paths][k], dw[tangent ? G::paths : 1][k];
-      unroll<G::paths>([&](auto p) { load_weights(w[p], row(at.w, edge, widths.w), args.path[p], lane, T(1)); });
+      T to_edge[size] = {}, w[G::paths][k], dw[tangent ? G::paths : 1][k];
+      if constexpr (table) {
+        const FormedRow<T> formed(in.formed, edge, widths.w);
+        unroll<G::paths>([&](auto p) { formed.load(w[p], args.path[p], lane); });
+      } else {
+        unroll<G::paths>([&](auto p) { load_weights(w[p], row(at.w, edge, widths.w), args.path[p], lane, T(1)); });
+      }
       if constexpr (tangent)
         unroll<G::paths>([&](auto p) { load_weights(dw[p], row(along.w, edge, widths.w), args.path[p], lane, T(0)); });
       unroll<G::most2 + 1>([&](auto l2) {
@@ -225,7 +276,7 @@ __global__ void __launch_bounds__(kLanes* kWarpsPerBlock)
         over_paths<G, l2.value>([&](auto p) {
           constexpr int n3 = 2 * G::of.l3[p.value] + 1, begin = G::of.out[p.value];
           T mine[n3][k];
-          load_components(mine, args.path[p].out < 0 ? nullptr : g_rows + receiver * widths.out + args.path[p].out, lane);
+          load_components(mine, args.path[p].out < 0 ? nullptr : in.g + receiver * widths.out + args.path[p].out, lane);
           unroll<n3>([&](auto m) { unroll<k>([&](auto c) { gs[begin + m][c] = mine[m][c]; }); });
         });
         over_paths<G, l2.value>([&](auto p) {
@@ -257,11 +308,14 @@ __global__ void __launch_bounds__(kLanes* kWarpsPerBlock)
               });
             });
           }
-          if (to.w && path.w_stride > 0)
+          if constexpr (table) {
+            FormedRow<T>(in.formed, edge, widths.w).add_gradient(to_edge + G::harmonics, to_w, path, lane);
+          } else if (to.w && path.w_stride > 0) {
             unroll<k>([&](auto c) {
               if (lane.within(c))
                 to.w[edge * widths.w + path.w + int64_t(lane.channel(c)) * path.w_stride] = to_w[c];
             });
+          }
           unroll<P::entries>([&](auto e) {
             constexpr int m1 = P::at.m1[e.value], m3 = P::at.m3[e.value];
             constexpr int first = P::at.first[e.value], count = P::at.first[e.value + 1] - first;
@@ -271,14 +325,16 @@ __global__ void __launch_bounds__(kLanes* kWarpsPerBlock)
             unroll<count>([&](auto t) {
               constexpr int m2 = l2.value * l2.value + P::Table::m2[first + t.value];
               constexpr T value = T(P::Table::value[first + t.value]);
-              to_y[m2] += value * product;
+              to_edge[m2] += value * product;
             });
           });
         });
       });
-      if (!to.y) return;
-      const T total = sum_over_lanes(to_y);
-      if (column >= 0) to.y[edge * widths.y + column] += total;
+      if (!to.y && !(table && to.w)) return;
+      const T total = sum_over_lanes(to_edge);
+      if (to.y && column >= 0) to.y[edge * widths.y + column] += total;
+      if constexpr (table)
+        if (to.w && mine >= G::harmonics && mine < sums) to.w[edge * kTableRows + mine - G::harmonics] += total;
     });
     if (to.x) store_components(in_x(to.x), to_x, lane, widths.add_x);
   }

@@ -42,16 +42,33 @@ struct Rows {
   T *x, *y, *w;
 };
 
-// Each returns a cudaError_t as an int; with a tangent (not all null) the derivative along it.
+inline constexpr int kTableRows = 6;  // of an interval of a table
+
+// In place of rows of w, these are formed from a table [rows, width of w]: of edge e
+// Σ_q coefficients[e, q] · table[first[e] + q]. Null: rows of w are given.
+template <class T>
+struct Formed {
+  const T *table, *coefficients;
+  const int64_t* first;
+};
+
+// What a launch reads: the point, the tangent to differentiate along (all null: none; not with a table), cotangents of out.
+template <class T>
+struct Inputs {
+  Rows<const T> at, along;
+  Formed<T> formed;
+  const T* g;
+};
+
+// Each returns a cudaError_t as an int. With a tangent it is the derivative along it; with a table the gradient has that
+// of the coefficients in place of that of w.
 template <class T>
 struct ConvKernels {
   int l1;
   int (*index)(int l2, int l3);  // of a path among the group's; −1: not one of them
   int paths;
-  int (*gather)(const Neighbours&, const GroupArgs<T>&, const Widths&, const Rows<const T>& at, const Rows<const T>& tangent,
-                T* out, void* stream);
-  int (*gradient)(const Neighbours&, const GroupArgs<T>&, const Widths&, const Rows<const T>& at,
-                  const Rows<const T>& tangent, const T* g, const Rows<T>& to, void* stream);
+  int (*gather)(const Neighbours&, const GroupArgs<T>&, const Widths&, const Inputs<T>&, T* out, void* stream);
+  int (*gradient)(const Neighbours&, const GroupArgs<T>&, const Widths&, const Inputs<T>&, const Rows<T>& to, void* stream);
 };
 
 // Of the group numbered i, defined by fill.cu.

@@ -15,20 +15,32 @@ struct GraphTensors {
   Tensor receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order;
 };
 
-// Shapes, dtypes and devices of a call, checked; contiguous copies where the caller's tensors are not.
+// What rows of w are formed from, in their place.
+struct TableTensors {
+  Tensor table, first;
+};
+
+// Shapes, dtypes and devices of a call, checked; contiguous copies where the caller's tensors are not. With a table, w is
+// its coefficients [edges, kTableRows].
 struct ConvInputs {
   const ConvProblem& problem;
   const Call call;
   const Tensor x, y, w;
   const GraphTensors tensors;
   const ConvGraph graph;
+  std::optional<TableTensors> table;
 
-  ConvInputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const GraphTensors& graph_, const std::string& paths)
+  ConvInputs(const Tensor& x_, const Tensor& y_, const Tensor& w_, const GraphTensors& graph_, const std::string& paths,
+             const std::optional<TableTensors>& table_ = std::nullopt)
       : problem(ConvProblem::of(paths)), call("conv", x_), x(as_contiguous(x_)), y(as_contiguous(y_)),
         w(as_contiguous(w_)), tensors(graph_), graph(checked(tensors)) {
     check_matrix(x, graph.by_sender.nodes, problem.dim_x, "x");
     check_matrix(y, graph.edges, problem.dim_y, "y");
-    check_matrix(w, graph.edges, problem.dim_w, "w");
+    check_matrix(w, graph.edges, table_ ? kTableRows : problem.dim_w, table_ ? "the coefficients" : "w");
+    if (!table_) return;
+    checked_index(table_->first, graph.edges, "conv: first");
+    check_matrix(table_->table, table_->table.size(0), problem.dim_w, "the table");
+    table = {as_contiguous(table_->table), table_->first};
   }
 
   void check_matrix(const Tensor& tensor, int64_t rows, int64_t columns, const char* name) const {
@@ -58,7 +70,12 @@ struct ConvInputs {
 
   template <class T>
   Rows<const T> point() const {
-    return {x.const_data_ptr<T>(), y.const_data_ptr<T>(), w.const_data_ptr<T>()};
+    return {x.const_data_ptr<T>(), y.const_data_ptr<T>(), table ? nullptr : w.const_data_ptr<T>()};
+  }
+  template <class T>
+  Formed<T> formed() const {
+    if (!table) return {nullptr, nullptr, nullptr};
+    return {table->table.const_data_ptr<T>(), w.const_data_ptr<T>(), table->first.const_data_ptr<int64_t>()};
   }
 };
 
@@ -89,8 +106,8 @@ Tensor conv_tangent(const ConvInputs& in, const ConvTangents& along) {
   Tensor out = new_tensor(in.x, {in.graph.by_receiver.nodes, in.problem.dim_out});
   by_dtype(in.x, "conv", [&](auto t) {
     using T = decltype(t);
-    in.call.launched(conv<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), out.mutable_data_ptr<T>(),
-                             in.call.stream));
+    const Inputs<T> inputs{in.point<T>(), along.direction<T>(), in.formed<T>(), nullptr};
+    in.call.launched(conv<T>(in.graph, in.problem, inputs, out.mutable_data_ptr<T>(), in.call.stream));
   });
   return out;
 }
@@ -108,8 +125,8 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_tangent(const ConvInputs& in, c
     using T = decltype(t);
     const Rows<T> to{want_x ? to_x.mutable_data_ptr<T>() : nullptr, want_y ? to_y.mutable_data_ptr<T>() : nullptr,
                      want_w ? to_w.mutable_data_ptr<T>() : nullptr};
-    in.call.launched(conv_gradient<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(),
-                                      cotangent.const_data_ptr<T>(), to, in.call.stream));
+    const Inputs<T> inputs{in.point<T>(), along.direction<T>(), in.formed<T>(), cotangent.const_data_ptr<T>()};
+    in.call.launched(conv_gradient<T>(in.graph, in.problem, inputs, to, in.call.stream));
   });
   return {to_x, to_y, to_w};
 }
@@ -145,6 +162,24 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_tangent_op(
   return conv_gradient_tangent(in, {in, dx, dy, dw}, g, want_x, want_y, want_w);
 }
 
+Tensor conv_of_table_op(Tensor x, Tensor y, Tensor h, Tensor table, Tensor first, Tensor receiver, Tensor sender,
+                        Tensor receiver_ptr, Tensor receiver_order, Tensor sender_ptr, Tensor sender_order,
+                        std::string paths) {
+  const ConvInputs in(x, y, h, {receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order}, paths,
+                      TableTensors{table, first});
+  return conv_tangent(in, {in, std::nullopt, std::nullopt, std::nullopt});
+}
+
+std::tuple<Tensor, Tensor, Tensor> conv_of_table_gradient_op(Tensor x, Tensor y, Tensor h, Tensor table, Tensor first,
+                                                             Tensor g, Tensor receiver, Tensor sender,
+                                                             Tensor receiver_ptr, Tensor receiver_order,
+                                                             Tensor sender_ptr, Tensor sender_order, std::string paths,
+                                                             bool want_x, bool want_y, bool want_h) {
+  const ConvInputs in(x, y, h, {receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order}, paths,
+                      TableTensors{table, first});
+  return conv_gradient_tangent(in, {in, std::nullopt, std::nullopt, std::nullopt}, g, want_x, want_y, want_h);
+}
+
 std::string why_not(std::string paths) { return conv_why_not(ConvProblem::of(paths)); }
 
 }  // namespace
@@ -155,6 +190,8 @@ STABLE_TORCH_LIBRARY_IMPL(nequip_fast, NF_CUDA_KEY, lib) {
   lib.impl("conv_tangent", TORCH_BOX(&nf::cuda::conv_tangent_op));
   lib.impl("conv_gradient", TORCH_BOX(&nf::cuda::conv_gradient_op));
   lib.impl("conv_gradient_tangent", TORCH_BOX(&nf::cuda::conv_gradient_tangent_op));
+  lib.impl("conv_of_table", TORCH_BOX(&nf::cuda::conv_of_table_op));
+  lib.impl("conv_of_table_gradient", TORCH_BOX(&nf::cuda::conv_of_table_gradient_op));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(nequip_fast, CompositeExplicitAutograd, lib) {
