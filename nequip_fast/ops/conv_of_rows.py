@@ -157,7 +157,7 @@ def _gradient_of_matrix(to_w: Tensor, h: Tensor, matrix: Tensor, first: Tensor |
     return result
 
 
-# --- the operators: (x, y, h, matrix, first, *graph, text) in csrc/cuda/conv, then the precision in kernels/operators ---
+# --- the operators: (x, y, h, matrix, first, *graph, text), and of Triton the precision ---
 
 _TABLE_ROWS = 6  # coefficients of an edge that the operator in CUDA takes
 
