@@ -38,8 +38,9 @@ from nequip_fast.engine.program import (
 )
 from nequip_fast.errors import InputError, require
 from nequip_fast.files import load_checkpoint
+from nequip_fast.nn.activation_names import name_by_value
 from nequip_fast.ops import ConvProblem, GateProblem
-from nequip_fast.ops.gate import ACTIVATIONS, NamedActivation
+from nequip_fast.ops.gate import NamedActivation
 
 # the parts of a model that are understood, by name (behind the number of the layer) and class
 _PARTS = {
@@ -338,10 +339,9 @@ def _activation(act: Any) -> NamedActivation:
     """(name, constant) of e3nn's ``normalize2mom``, or of None."""
     if act is None:
         return "identity", 1.0
-    x = torch.linspace(-4, 4, 81, dtype=torch.float64)
-    for name, function in ACTIVATIONS.items():
-        if torch.allclose(function(x), act.f(x), rtol=1e-12, atol=1e-14):
-            return name, 1.0 if act._is_id else act.cst
+    name = name_by_value(act.f)
+    if name is not None:
+        return name, 1.0 if act._is_id else act.cst
     raise InputError(f"a SevenNet model with the activation {getattr(act.f, '__name__', act.f)} cannot be compiled")
 
 

@@ -1,0 +1,44 @@
+"""Modules of another library made ours, in place."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from nequip_fast.errors import InputError
+
+
+class Adoptable:
+    """A module class that can take over live modules of the class it replaces.
+
+    The object stays: parents, hooks, optimizers and whoever else holds it see no difference, and neither do its
+    parameters, buffers, submodules and state dict. Only the code that runs is another.
+
+    Attributes:
+        parts_in_use: submodules that this code still calls; the others remain for the state dict.
+    """
+
+    parts_in_use: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def adopt(cls, module: nn.Module) -> None:
+        """Make ``module`` one of this class.
+
+        Raises:
+            InputError: it has something that this class does not do, or lacks something; it is left as it was.
+        """
+        original = type(module)
+        try:
+            module.__class__ = cls  # type: ignore[assignment]
+            module._prepare()  # type: ignore[operator]
+        except InputError:
+            module.__class__ = original
+            raise
+        except Exception as error:  # of this name, but another thing: whatever then fails
+            module.__class__ = original
+            raise InputError(f"it is not what its name says ({type(error).__name__}: {error})") from None
+
+    def _prepare(self) -> None:
+        """What the code of this class needs, from the attributes that the replaced class has."""
+        raise NotImplementedError
