@@ -20,7 +20,7 @@ __all__ = ["__version__", "accelerate", "compile", "get_backend", "info", "load"
 
 
 def __getattr__(name: str) -> Any:
-    """``accelerate``, ``compile`` and ``load`` of the inference engine, ``tune`` of GPU kernels: imported when asked for."""
+    """What needs more than the operators, imported when asked for."""
     if name == "accelerate":
         from nequip_fast.integrations.accelerate import accelerate
 

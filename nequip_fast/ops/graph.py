@@ -49,7 +49,8 @@ class Graph(NamedTuple):
             raise InputError(
                 f"edge_index must be an int64 tensor [2, E], got {edge_index.dtype} {list(edge_index.shape)}"
             )
-        return cls.from_ends(*edge_index.unbind(0), num_nodes)
+        receiver, sender = edge_index.unbind(0)
+        return cls.from_ends(receiver, sender, num_nodes)
 
     @classmethod
     def from_ends(cls, receiver: Tensor, sender: Tensor, num_nodes: int) -> Graph:
