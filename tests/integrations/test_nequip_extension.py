@@ -16,6 +16,7 @@ from nequip_fast.model.convert import _config
 from tests.drop_in import assert_same_values, derivatives, random_like
 from tests.helpers import all_paths
 from tests.integrations import nequip_commands as commands
+from tests.integrations.lammps_stand_in import evaluate
 from tests.integrations.nequip_commands import MODIFIER
 from tests.model.model_cases import build_oracle, call, config, inputs, nequip_globals, relative_error
 
@@ -106,8 +107,7 @@ def compare_in_ase(trained: Path) -> None:
     from nequip.integrations.ase import NequIPCalculator
     from nequip.model.saved_models.load_utils import load_saved_model
 
-    atoms = ase.build.bulk("Cu", cubic=True).repeat(2)
-    atoms.rattle(0.1, seed=3)
+    atoms = shaken_copper()
     compiled = NequIPCalculator.from_compiled_model(
         str(trained / "model.nequip.pt2"), device="cpu", chemical_species_to_atom_type_map=True
     )
@@ -123,3 +123,21 @@ def compare_in_ase(trained: Path) -> None:
         accelerated.calculate(atoms)
         for quantity in ("energy", "forces", "stress"):
             np.testing.assert_allclose(accelerated.results[quantity], expected[quantity], rtol=1e-10, atol=1e-10)
+
+
+def test_in_lammps(trained):
+    """nequip's ML-IAP interface: features of local and ghost atoms go in, those of local atoms come out."""
+    atoms = shaken_copper()
+    with nequip_globals(), default_dtype(torch.float64):
+        plain, fast = (evaluate(trained / "model.nequip.zip", atoms, names) for names in ([], [MODIFIER]))
+    assert fast.ntotal > 2 * fast.nlocal
+    assert float(plain.forces.abs().max()) > 1e-3
+    torch.testing.assert_close(fast.forces, plain.forces, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(fast.energy, plain.energy, rtol=1e-12, atol=1e-12)
+
+
+def shaken_copper() -> ase.Atoms:
+    """32 atoms."""
+    atoms = ase.build.bulk("Cu", cubic=True).repeat(2)
+    atoms.rattle(0.1, seed=3)
+    return atoms
