@@ -6,27 +6,27 @@ own copy of nequip's and e3nn's code.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 import nequip_fast.nn as our_nn
 from nequip_fast import o3
 from nequip_fast.adoption import Adoptable
 from nequip_fast.errors import InputError, nearest
-from nequip_fast.integrations.convolutions import IrrepsConvolution, TensorProductScatter
+from nequip_fast.integrations import modules as theirs
+from nequip_fast.integrations.copies import Model, copied
 
-Model = TypeVar("Model", bound=nn.Module)
 PURPOSES = ("train", "inference")
 REPLACEMENTS: dict[tuple[str, str], type[Adoptable]] = {
-    ("nequip", "TensorProductScatter"): TensorProductScatter,
-    ("sevenn", "IrrepsConvolution"): IrrepsConvolution,
+    ("nequip", "BesselEdgeLengthEncoding"): theirs.BesselEdgeLengthEncoding,
+    ("nequip", "ScalarMLPFunction"): theirs.ScalarMLPFunction,
+    ("nequip", "TensorProductScatter"): theirs.TensorProductScatter,
+    ("sevenn", "IrrepsConvolution"): theirs.IrrepsConvolution,
     ("e3nn", "Activation"): our_nn.Activation,
     ("e3nn", "ElementwiseTensorProduct"): o3.ElementwiseTensorProduct,
+    ("e3nn", "FullyConnectedNet"): theirs.FullyConnectedNet,
     ("e3nn", "FullTensorProduct"): o3.FullTensorProduct,
     ("e3nn", "FullyConnectedTensorProduct"): o3.FullyConnectedTensorProduct,
     ("e3nn", "Gate"): our_nn.Gate,
@@ -90,7 +90,7 @@ def accelerate(model: Model, what: str = "inference", *, inplace: bool = True) -
     if what not in PURPOSES:
         raise InputError(f"what={what!r}, expected one of {', '.join(PURPOSES)}{nearest(str(what), PURPOSES)}")
     if not inplace:
-        model = _copy(model)
+        model = copied(model)
     report = Acceleration()
     for name, module in _heavy(model, ""):
         kind = _kind(module)
@@ -129,38 +129,3 @@ def _kind(module: nn.Module) -> tuple[str, str]:
     if name.startswith("<torch_package_"):
         name = name.partition(">.")[2]
     return name.partition(".")[0], type(module).__name__
-
-
-def _copy(model: Model) -> Model:
-    """A deep copy, which shares TorchScript's functions: those cannot be copied.
-
-    e3nn copies its generated code by way of a pickle, whose constants have other names in the state dict; without its
-    list of what was generated it is copied like everything else.
-    """
-    functions = [found for module in model.modules() for found in _script_functions(vars(module))]
-    generated = {module: vars(module).pop("__codegen__", None) for module in model.modules()}
-    try:
-        copied = copy.deepcopy(model, {id(function): function for function in functions})
-    finally:
-        _restore(generated.keys(), generated.values())
-    _restore(copied.modules(), generated.values())
-    return copied
-
-
-def _restore(modules: Iterable[nn.Module], generated: Iterable[list[str] | None]) -> None:
-    """Give each module its list of generated code again."""
-    for module, names in zip(modules, generated, strict=True):
-        if names is not None:
-            vars(module)["__codegen__"] = list(names)
-
-
-def _script_functions(value: Any) -> Iterator[torch.jit.ScriptFunction]:
-    """Those in an attribute, or in the containers that it is made of."""
-    if isinstance(value, torch.jit.ScriptFunction):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _script_functions(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _script_functions(item)

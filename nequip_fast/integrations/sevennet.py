@@ -7,7 +7,6 @@ Bessel functions are trained, and the cutoff function may be XPLOR's.
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -38,6 +37,7 @@ from nequip_fast.engine.program import (
 )
 from nequip_fast.errors import InputError, require
 from nequip_fast.files import load_checkpoint
+from nequip_fast.integrations.copies import copied
 from nequip_fast.nn.activation_names import name_by_value
 from nequip_fast.ops import ConvProblem, GateProblem
 from nequip_fast.ops.gate import NamedActivation
@@ -115,9 +115,8 @@ class SevenNet:
 
     def __init__(self, model: Any) -> None:
         _check_parts(model)
-        softplus = require("sevenn.nn.activation", "sevennet").ShiftedSoftPlus  # TorchScript, which cannot be copied
         self.dtype = model.onehot_to_feature_x.linear.weight.dtype
-        self._model: Any = copy.deepcopy(model, {id(softplus): softplus}).cpu().double().eval()
+        self._model: Any = copied(model).cpu().double().eval()
         self._model.set_is_batch_data(True)
         self._model.eval_type_map = True
         self._model.onehot_idx_to_onehot.register_forward_hook(_one_hot_in_float64)
