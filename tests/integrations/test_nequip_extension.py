@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ase.build
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from tests.helpers import all_paths
 from tests.integrations import nequip_commands as commands
 from tests.integrations.lammps_stand_in import evaluate
 from tests.integrations.nequip_commands import MODIFIER
+from tests.integrations.structures import shaken_copper
 from tests.model.model_cases import build_oracle, call, config, inputs, nequip_globals, relative_error
 
 pytest.importorskip("nequip")
@@ -134,10 +134,3 @@ def test_in_lammps(trained):
     assert float(plain.forces.abs().max()) > 1e-3
     torch.testing.assert_close(fast.forces, plain.forces, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(fast.energy, plain.energy, rtol=1e-12, atol=1e-12)
-
-
-def shaken_copper() -> ase.Atoms:
-    """32 atoms."""
-    atoms = ase.build.bulk("Cu", cubic=True).repeat(2)
-    atoms.rattle(0.1, seed=3)
-    return atoms
