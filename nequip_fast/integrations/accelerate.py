@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 import nequip_fast.nn as our_nn
@@ -97,6 +98,8 @@ def accelerate(model: Model, what: str = "inference", *, inplace: bool = True) -
         try:
             if kind in _NO_REPLACEMENT:
                 raise InputError(_NO_REPLACEMENT[kind])
+            if isinstance(module, torch.jit.ScriptModule):
+                raise InputError("it is TorchScript, whose code is fixed; give the model before torch.jit")
             REPLACEMENTS[kind].adopt(module)
         except InputError as error:
             report.left[name] = f"{kind[1]}: {error}"
@@ -124,8 +127,11 @@ def _heavy(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _kind(module: nn.Module) -> tuple[str, str]:
-    """(package, class), without the prefix that torch.package gives to the modules of a package."""
-    name = type(module).__module__
-    if name.startswith("<torch_package_"):
-        name = name.partition(">.")[2]
-    return name.partition(".")[0], type(module).__name__
+    """(package, class), without the prefixes that torch.package and TorchScript give."""
+    if isinstance(module, torch.jit.ScriptModule):
+        _, package, *_, name = str(module._c._type().qualified_name()).split(".")
+        return package, name
+    path = type(module).__module__
+    if path.startswith("<torch_package_"):
+        path = path.partition(">.")[2]
+    return path.partition(".")[0], type(module).__name__

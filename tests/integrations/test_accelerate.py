@@ -117,14 +117,15 @@ class Tree(nn.Module):
         )
         self.harmonics = o3.SphericalHarmonics("0e+1o+2e", True, "component")
         self.activation = e3nn.nn.Activation("3x0e+2x1o", [torch.abs, None])
-        self.scale = nn.Linear(1, 1)  # torch's, of the same name
+        self.network = e3nn.nn.FullyConnectedNet([1, 4, 1], torch.nn.functional.silu, out_act=True)
+        self.scale = nn.Linear(1, 1)  # torch's, of the same name as e3nn's
 
     def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
         x = self.layers[2](self.layers[0](x))
         x = self.products["full"](x, x) + self.products["square"](x)
         y = self.products["some"](x, x)
         gated = self.gate(self.layers[1](x))
-        return torch.cat([gated, self.activation(y), self.harmonics(vectors) * self.scale(x[:, :1])], 1)
+        return torch.cat([gated, self.activation(y), self.harmonics(vectors) * self.scale(self.network(x[:, :1]))], 1)
 
 
 def test_any_tree_of_modules_of_e3nn():
@@ -146,6 +147,7 @@ def test_any_tree_of_modules_of_e3nn():
         "products.some": "e3nn.TensorProduct",
         "harmonics": "e3nn.SphericalHarmonics",
         "activation": "e3nn.Activation",
+        "network": "e3nn.FullyConnectedNet",
     }
     assert not tree.acceleration.left
 
@@ -171,6 +173,21 @@ def test_what_cannot_be_replaced_is_said_and_still_works():
     assert "no kernel" in str(report)
     assert type(outside) is o3.Linear
     torch.testing.assert_close(gate(x), expected)
+
+
+def test_torchscript_is_left():
+    model = nn.Sequential(o3.Linear("2x0e", "2x0e"), torch.jit.script(o3.Linear("2x0e", "2x0e")))
+    report = nequip_fast.accelerate(model, "train").acceleration
+    assert report.replaced == {"0": "e3nn.Linear"}
+    assert "TorchScript" in report.left["1"]
+
+
+def test_torch_compiles_the_whole_graph():
+    torch._dynamo.reset()
+    tree = nequip_fast.accelerate(Tree(), "train")
+    tensors = [torch.randn(5, 14), torch.randn(5, 3)]
+    compiled = torch.compile(tree, fullgraph=True, dynamic=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*tensors), tree(*tensors))
 
 
 def test_functions_are_known_by_their_values():

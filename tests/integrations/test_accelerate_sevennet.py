@@ -11,6 +11,7 @@ from torch import Tensor
 
 import nequip_fast
 from nequip_fast.integrations.sevennet import SevenNet
+from tests.engine.reference import evaluate
 from tests.integrations.structures import structures
 from tests.integrations.test_accelerate import assert_same_state, state
 from tests.integrations.test_sevennet import SHIPPED, build, errors, graph
@@ -75,6 +76,14 @@ def test_the_calculator():
     calculator.calculate(atoms)
     for quantity in ("energy", "energies", "forces", "stress"):
         assert calculator.results[quantity] == pytest.approx(expected[quantity], rel=1e-5, abs=1e-5), quantity
+
+
+def test_the_engine_takes_an_accelerated_model():
+    source = SevenNet(build("parity_l1_nequip"))
+    data = graph(crystals(), source)
+    accelerated = SevenNet(nequip_fast.accelerate(build("parity_l1_nequip")))
+    found = errors(evaluate(accelerated.program(), data), source.evaluate(data), periodic=True)
+    assert max(found.values()) < 1e-12, found
 
 
 def test_ghost_atoms():
