@@ -32,6 +32,7 @@ class Adoptable:
         try:
             module.__class__ = cls  # type: ignore[assignment]
             module._prepare()  # type: ignore[operator]
+            module._compare(original)  # type: ignore[operator]
         except InputError:
             module.__class__ = original
             raise
@@ -42,3 +43,10 @@ class Adoptable:
     def _prepare(self) -> None:
         """What the code of this class needs, from the attributes that the replaced class has."""
         raise NotImplementedError
+
+    def _compare(self, original: type[nn.Module]) -> None:
+        """Refuse a module whose own code, in another version of its package, computes something else.
+
+        Raises:
+            InputError: it does.
+        """

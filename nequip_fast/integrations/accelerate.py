@@ -27,8 +27,8 @@ REPLACEMENTS: dict[tuple[str, str], type[Adoptable]] = {
     ("sevenn", "IrrepsConvolution"): theirs.IrrepsConvolution,
     ("e3nn", "Activation"): our_nn.Activation,
     ("e3nn", "ElementwiseTensorProduct"): o3.ElementwiseTensorProduct,
-    ("e3nn", "FullyConnectedNet"): theirs.FullyConnectedNet,
     ("e3nn", "FullTensorProduct"): o3.FullTensorProduct,
+    ("e3nn", "FullyConnectedNet"): theirs.FullyConnectedNet,
     ("e3nn", "FullyConnectedTensorProduct"): o3.FullyConnectedTensorProduct,
     ("e3nn", "Gate"): our_nn.Gate,
     ("e3nn", "Linear"): o3.Linear,
@@ -129,8 +129,8 @@ def _heavy(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 def _kind(module: nn.Module) -> tuple[str, str]:
     """(package, class), without the prefixes that torch.package and TorchScript give."""
     if isinstance(module, torch.jit.ScriptModule):
-        _, package, *_, name = str(module._c._type().qualified_name()).split(".")
-        return package, name
+        _, package, *inside = str(module._c._type().qualified_name()).split(".")
+        return package, inside[-1] if inside else package
     path = type(module).__module__
     if path.startswith("<torch_package_"):
         path = path.partition(">.")[2]

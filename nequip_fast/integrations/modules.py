@@ -32,7 +32,7 @@ class TensorProductScatter(Adoptable, nn.Module):
     def forward(self, x: Tensor, edge_attr: Tensor, edge_weight: Tensor, edge_dst: Tensor, edge_src: Tensor) -> Tensor:
         """x [N, in], edge_attr [E, sh], edge_weight [E, weights] of edges ``edge_src`` → ``edge_dst`` → [N, out]."""
         graph = Graph.from_ends(edge_dst, edge_src, x.shape[0])
-        return conv(x, edge_attr, edge_weight, graph, self.problem)
+        return conv(x, edge_attr.to(x), edge_weight.to(x), graph, self.problem)  # autocast may have made them others
 
 
 class IrrepsConvolution(Adoptable, nn.Module):
@@ -61,7 +61,7 @@ class IrrepsConvolution(Adoptable, nn.Module):
         if self.is_parallel:
             x = torch.cat([x, data["x_ghost"]])
         graph = Graph.from_edge_index(data[self.key_edge_idx], x.shape[0])
-        x = conv(x, data[self.key_filter], weight, graph, self.problem).div(self.denominator)
+        x = conv(x, data[self.key_filter].to(x), weight.to(x), graph, self.problem).div(self.denominator)
         data[self.key_x] = torch.tensor_split(x, data["nlocal"])[0] if self.is_parallel else x
         return data
 
@@ -77,8 +77,13 @@ class ScalarMLPFunction(Adoptable, nn.Module):
         for module in self.mlp if isinstance(self.mlp, nn.Sequential) else ():
             weight = getattr(module, "weight", None)
             name = None if isinstance(weight, Tensor) else name_by_value(module)
-            self._gates.append(_activation(width, name, 1.0) if name else None)
+            self._gates.append(_activation(width, name, 1.0) if name and name != "identity" else None)
             width = weight.shape[1] if isinstance(weight, Tensor) else width
+
+    def _compare(self, original: type[nn.Module]) -> None:
+        weight = next(self.parameters())
+        x = torch.linspace(-1, 1, 3 * weight.shape[0]).to(weight).view(3, -1)
+        _require_equal(self.forward(x), original.forward(self, x))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out]"""
@@ -130,14 +135,28 @@ class BesselEdgeLengthEncoding(Adoptable, nn.Module):
             raise InputError(f"its cutoff function is {type(self.cutoff).__name__}, not PolynomialCutoff")
         self._p = float(self.cutoff.p)
 
+    def _compare(self, original: type[nn.Module]) -> None:
+        x = torch.linspace(0.01, 1.1, 50).to(self.bessel_weights).view(-1, 1)
+        found, expected = self.forward({self.norm_length_field: x}), original.forward(self, {self.norm_length_field: x})
+        if found.keys() != expected.keys():
+            raise InputError(f"this version of it writes {', '.join(expected)}")
+        _require_equal(found[self.edge_invariant_field], expected[self.edge_invariant_field])
+
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """As nequip's: reads the edges' lengths over the cutoff and writes their radial features."""
         x = data[self.norm_length_field]
         data["edge_cutoff"] = self.cutoff(x).to(self._output_dtype)
-        roots = self.bessel_weights.squeeze(0)
+        roots = self.bessel_weights.squeeze(0).double()
         # nequip has sinc(n x) n = sin(π n x) / (π x)
-        data[self.edge_invariant_field] = radial(x, roots, self._p, 1.0, self._output_dtype)
+        data[self.edge_invariant_field] = radial(x.double(), roots, self._p, 1.0, self._output_dtype)
         return data
+
+
+def _require_equal(found: Tensor, expected: Tensor) -> None:
+    tolerance = 1e-10 if expected.dtype == torch.float64 else 1e-4
+    size = float(expected.detach().abs().max())
+    if found.shape != expected.shape or not float((found - expected).detach().abs().max()) <= tolerance * size:
+        raise InputError("this version of it computes something else")
 
 
 def _activation(width: int, name: str, constant: float) -> GateProblem:

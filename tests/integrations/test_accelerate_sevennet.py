@@ -20,7 +20,7 @@ from tests.model.model_cases import crystals, molecules
 pytest.importorskip("sevenn")
 from sevenn.calculator import SevenNetCalculator
 
-CASES = ("parity_l3_nequip", "no_parity_l2_linear", "other_activations", "irreps_manual", "scalars_only")
+CASES = ("parity_l3_nequip", "no_parity_l2_linear", "other_activations", "irreps_manual")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,6 +11,7 @@ import torch
 import nequip_fast
 import nequip_fast.integrations.nequip  # as nequip's entry point does
 from nequip_fast.dtypes import default_dtype
+from nequip_fast.errors import InputError
 from nequip_fast.model.convert import _config
 from tests.drop_in import assert_same_values, derivatives, random_like
 from tests.helpers import all_paths
@@ -23,6 +24,7 @@ from tests.model.model_cases import build_oracle, call, config, inputs, nequip_g
 pytest.importorskip("nequip")
 from nequip.model.modify_utils import get_all_modifiers, modify, only_apply_persistent_modifiers
 from nequip.nn._tp_scatter_base import TensorProductScatter
+from nequip.nn.mlp import ScalarMLPFunction
 
 
 def product_scatter(irreps: str, l_max: int) -> TensorProductScatter:
@@ -49,6 +51,27 @@ def test_the_kernel_equals_nequips_to_second_derivatives(irreps, l_max, nodes, e
         expected = derivatives(lambda x, y, w: module(x, y, w, receiver, sender), tensors, [])
         nequip_fast.accelerate(module)
         assert_same_values(derivatives(lambda x, y, w: module(x, y, w, receiver, sender), tensors, []), expected)
+
+
+def test_weights_that_autocast_made_shorter():
+    module = nequip_fast.accelerate(product_scatter("3x0e+2x1o", 1))
+    x, y, w = (torch.randn(n, d) for n, d in ((2, 9), (4, 4), (4, module.tp.weight_numel)))
+    ends = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    expected = module(x, y, w.bfloat16().float(), *ends)
+    torch.testing.assert_close(module(x, y, w.bfloat16(), *ends), expected)
+
+
+def test_another_version_of_a_module_is_left():
+    """One that has the same parts and computes something else from them."""
+    other = type(
+        "ScalarMLPFunction",
+        (ScalarMLPFunction,),
+        {"__module__": "nequip.nn.mlp", "forward": lambda self, x: 2 * self.mlp(x)},
+    )
+    model = other(input_dim=4, output_dim=3, hidden_layers_depth=1, hidden_layers_width=5)
+    with pytest.raises(InputError, match="computes something else"):
+        nequip_fast.accelerate(model)
+    assert type(model) is other
 
 
 def test_the_modifier_is_one_like_others():
