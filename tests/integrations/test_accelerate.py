@@ -166,7 +166,9 @@ def test_what_cannot_be_replaced_is_said_and_still_works():
     model = nn.ModuleDict({"outside": outside, "gate": gate})
     x = torch.randn(3, 10)
     expected = gate(x)
+    attributes = dict(vars(gate))
     report = nequip_fast.accelerate(model, "train").acceleration
+    assert vars(gate) == attributes
     assert report.replaced == {"gate.mul": "e3nn.ElementwiseTensorProduct"}
     assert set(report.left) == {"outside", "gate", "gate.act_scalars", "gate.act_gates"}
     assert "come from outside" in report.left["outside"]
