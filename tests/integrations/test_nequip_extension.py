@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -92,6 +93,11 @@ def test_the_modifier_is_one_like_others():
         {"_target_": "nequip.model.modify", "modifiers": modifiers, "model": _target("NequIPGNNModel")}, False
     )
     assert read == {"builder": "NequIPGNNModel"}
+
+
+def test_a_nequip_that_is_too_different_can_still_be_imported():
+    with pytest.warns(UserWarning, match=f"goes without {MODIFIER}"):
+        nequip_fast.integrations.nequip._register_or_warn(ModuleType("modify_utils"))
 
 
 def _target(builder: str) -> dict[str, str]:
