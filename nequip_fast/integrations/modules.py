@@ -17,12 +17,14 @@ from nequip_fast.nn.activation_names import NO_KERNEL, name_by_value, named_acti
 from nequip_fast.ops import ConvProblem, GateProblem, GateSegment, Graph, conv, gate
 from nequip_fast.ops.radial import radial
 
+# nequip writes it into the files of nequip-compile, and imports it before it loads one
+_OPERATORS = ("nequip_fast",)
+
 
 class TensorProductScatter(Adoptable, nn.Module):
     """nequip's module of this name."""
 
-    # nequip writes it into the files of nequip-compile, and imports it before it loads one
-    _nequip_custom_ops_libs = ("nequip_fast",)
+    _nequip_custom_ops_libs = _OPERATORS
     tp: Any
     problem: ConvProblem
 
@@ -69,6 +71,7 @@ class IrrepsConvolution(Adoptable, nn.Module):
 class ScalarMLPFunction(Adoptable, nn.Module):
     """nequip's module of this name: its activations in one pass, their derivatives too."""
 
+    _nequip_custom_ops_libs = _OPERATORS
     mlp: Any
 
     def _prepare(self) -> None:
@@ -124,6 +127,7 @@ class FullyConnectedNet(Adoptable, nn.Sequential):
 class BesselEdgeLengthEncoding(Adoptable, nn.Module):
     """nequip's module of this name, with its polynomial cutoff function."""
 
+    _nequip_custom_ops_libs = _OPERATORS
     cutoff: Any
     bessel_weights: Tensor
     norm_length_field: str
