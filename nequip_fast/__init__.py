@@ -13,13 +13,18 @@ except PackageNotFoundError:  # imported from a source tree that was never insta
 
 if TYPE_CHECKING:
     from nequip_fast.engine import compile, load
+    from nequip_fast.integrations.accelerate import accelerate
     from nequip_fast.kernels.tuning import tune
 
-__all__ = ["__version__", "compile", "get_backend", "info", "load", "set_backend", "tune", "use_backend"]
+__all__ = ["__version__", "accelerate", "compile", "get_backend", "info", "load", "set_backend", "tune", "use_backend"]
 
 
 def __getattr__(name: str) -> Any:
-    """``compile`` and ``load`` of the inference engine and ``tune`` of GPU kernels, imported when asked for."""
+    """What needs more than the operators, imported when asked for."""
+    if name == "accelerate":
+        from nequip_fast.integrations.accelerate import accelerate
+
+        return accelerate
     if name in ("compile", "load"):
         from nequip_fast import engine
 

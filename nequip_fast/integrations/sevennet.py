@@ -7,7 +7,6 @@ Bessel functions are trained, and the cutoff function may be XPLOR's.
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -38,8 +37,10 @@ from nequip_fast.engine.program import (
 )
 from nequip_fast.errors import InputError, require
 from nequip_fast.files import load_checkpoint
+from nequip_fast.integrations.copies import copied
+from nequip_fast.nn.activation_names import name_by_value
 from nequip_fast.ops import ConvProblem, GateProblem
-from nequip_fast.ops.gate import ACTIVATIONS, NamedActivation
+from nequip_fast.ops.gate import NamedActivation
 
 # the parts of a model that are understood, by name (behind the number of the layer) and class
 _PARTS = {
@@ -114,9 +115,8 @@ class SevenNet:
 
     def __init__(self, model: Any) -> None:
         _check_parts(model)
-        softplus = require("sevenn.nn.activation", "sevennet").ShiftedSoftPlus  # TorchScript, which cannot be copied
         self.dtype = model.onehot_to_feature_x.linear.weight.dtype
-        self._model: Any = copy.deepcopy(model, {id(softplus): softplus}).cpu().double().eval()
+        self._model: Any = copied(model).cpu().double().eval()
         self._model.set_is_batch_data(True)
         self._model.eval_type_map = True
         self._model.onehot_idx_to_onehot.register_forward_hook(_one_hot_in_float64)
@@ -338,10 +338,9 @@ def _activation(act: Any) -> NamedActivation:
     """(name, constant) of e3nn's ``normalize2mom``, or of None."""
     if act is None:
         return "identity", 1.0
-    x = torch.linspace(-4, 4, 81, dtype=torch.float64)
-    for name, function in ACTIVATIONS.items():
-        if torch.allclose(function(x), act.f(x), rtol=1e-12, atol=1e-14):
-            return name, 1.0 if act._is_id else act.cst
+    name = name_by_value(act.f)
+    if name is not None:
+        return name, 1.0 if act._is_id else act.cst
     raise InputError(f"a SevenNet model with the activation {getattr(act.f, '__name__', act.f)} cannot be compiled")
 
 

@@ -20,7 +20,7 @@ _USELESS = re.compile(r"(^|\.)(output_mask|_w3j_\w+|_tensor_constant\w*|_empty|r
 _ANCHOR = "type_embed.embed_module.weight"
 _TARGETS = {f"nequip.model.{name}": name for name in ("NequIPGNNModel", "PresetNequIPGNNModel", "FullNequIPGNNModel")}
 # modifiers that change how, not what, nequip computes
-_NEUTRAL_MODIFIERS = ("enable_OpenEquivariance", "enable_CuEquivariance")
+_NEUTRAL_MODIFIERS = ("enable_OpenEquivariance", "enable_CuEquivariance", "enable_NequipFast")
 
 
 def load_nequip_state_dict(model: GraphModel, state_dict: Mapping[str, Tensor]) -> None:

@@ -9,13 +9,15 @@ from e3nn.o3 import Irreps
 from e3nn.util.jit import compile_mode
 from torch import Tensor
 
-from nequip_fast.nn.activation_names import named_activations
+from nequip_fast.adoption import Adoptable
+from nequip_fast.errors import InputError
+from nequip_fast.nn.activation_names import NO_KERNEL, named_activations
 from nequip_fast.o3.errors import ShapeError
 from nequip_fast.ops import GateProblem, GateSegment, gate
 
 
 @compile_mode("unsupported")
-class Activation(nn.Activation):
+class Activation(Adoptable, nn.Activation):
     """``e3nn.nn.Activation``: a function, scaled to unit second moment, on each block of scalars; None leaves a block.
 
     One pass where all functions have kernels (:data:`nequip_fast.ops.gate.ACTIVATIONS`), e3nn's own code otherwise.
@@ -24,8 +26,16 @@ class Activation(nn.Activation):
 
     def __init__(self, irreps_in: Irreps | str, acts: Sequence[Callable[[Tensor], Tensor] | None]) -> None:
         super().__init__(irreps_in, acts)
+        self._derive(by_value=False)
+
+    def _prepare(self) -> None:
+        self._derive(by_value=True)
+        if self.problem is None:
+            raise InputError(NO_KERNEL)
+
+    def _derive(self, by_value: bool) -> None:
         self._dim_in = self.irreps_in.dim
-        named = named_activations(self.acts)
+        named = named_activations(self.acts, by_value)
         self.problem: GateProblem | None = None
         if named is not None:
             blocks = zip(self.irreps_in.slices(), named, strict=True)

@@ -12,13 +12,15 @@ from e3nn import o3
 from e3nn.util.jit import compile_mode
 from torch import Tensor
 
+from nequip_fast.adoption import Adoptable
+from nequip_fast.errors import InputError
 from nequip_fast.o3.errors import IrrepIndexError, MissingWeights, ShapeError, require
 from nequip_fast.o3.instructions import check_choice
 from nequip_fast.ops import ProductPath, ProductProblem, tensor_product
 
 
 @compile_mode("unsupported")
-class Linear(o3.Linear):
+class Linear(Adoptable, o3.Linear):
     """``e3nn.o3.Linear``: ``y[w, m] = Σ_u x[u, m] W[u, w] / √fan-in`` for irreps that both sides have.
 
     Arguments, normalisation, initial weights, attributes and ``repr`` are inherited; what is replaced is the code that
@@ -75,6 +77,16 @@ class Linear(o3.Linear):
         )
         default = e3nn.get_optimization_defaults()["optimize_einsums"]
         self._optimize_einsums = default if _optimize_einsums is None else _optimize_einsums
+        self._derive(f_in, f_out)
+
+    def _prepare(self) -> None:
+        if self.weight_numel and not self.internal_weights:
+            raise InputError("its weights come from outside: whether it has f_in and f_out channels cannot be seen")
+        channels = self.weight.shape[:-1] if self.weight_numel else ()
+        self._derive(*(channels or (None, None)))
+
+    def _derive(self, f_in: int | None, f_out: int | None) -> None:
+        """What the code here needs and e3nn's does not."""
         self._channels_in, self._channels_out = (() if f is None else (f,) for f in (f_in, f_out))
         self._dim_in, self._dim_out = self.irreps_in.dim, self.irreps_out.dim
         self.problem = _problem(self.irreps_in, self.irreps_out, self.instructions, f_in or 1, f_out or 1)
@@ -88,7 +100,8 @@ class Linear(o3.Linear):
             self._register_order("_order_out", [torch.cat(_channels_together(self.irreps_out, f_out)).argsort()])
 
     def _register_order(self, name: str, parts: Sequence[Tensor]) -> None:
-        self.register_buffer(name, torch.cat([torch.empty(0, dtype=torch.long), *parts]), persistent=False)
+        order = torch.cat([torch.empty(0, dtype=torch.long), *parts]).to(self.weight.device)
+        self.register_buffer(name, order, persistent=False)
 
     def _codegen_register(self, funcs: dict[str, Any]) -> None:
         """Leave e3nn's generated code out."""

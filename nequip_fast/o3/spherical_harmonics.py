@@ -6,6 +6,7 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
+from nequip_fast.adoption import Adoptable
 from nequip_fast.errors import InputError
 from nequip_fast.o3.errors import ShapeError
 from nequip_fast.ops.spherical_harmonics import MAX_L, NORMALIZATIONS, evaluate
@@ -28,7 +29,7 @@ def spherical_harmonics(
     return SphericalHarmonics(l, normalize, normalization)(x)
 
 
-class SphericalHarmonics(torch.nn.Module):
+class SphericalHarmonics(Adoptable, torch.nn.Module):
     """Module form of :func:`spherical_harmonics`; same constructor and attributes as e3nn's."""
 
     def __init__(
@@ -62,13 +63,16 @@ class SphericalHarmonics(torch.nn.Module):
             self._ls_list = irreps_out.ls if isinstance(irreps_out, o3.Irreps) else list(irreps_out)
         if not self._ls_list:
             raise InputError("irreps_out must name at least one degree")
-        if not 0 <= min(self._ls_list) <= max(self._ls_list) <= MAX_L:
-            raise InputError(f"spherical harmonics go from l = 0 to {MAX_L}, got {self._ls_list}")
+        self._prepare()
         self.irreps_in = vector
         self.irreps_out = o3.Irreps([(1, (l, parity**l)) for l in self._ls_list]).simplify()
         self.normalize, self.normalization = normalize, normalization
         self._lmax = max(self._ls_list)
         self._is_range_lmax = self._ls_list == list(range(self._lmax + 1))
+
+    def _prepare(self) -> None:
+        if not 0 <= min(self._ls_list) <= max(self._ls_list) <= MAX_L:
+            raise InputError(f"spherical harmonics go from l = 0 to {MAX_L}, got {self._ls_list}")
         self._degrees = tuple(self._ls_list)
 
     def forward(self, x: Tensor) -> Tensor:

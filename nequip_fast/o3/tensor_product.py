@@ -11,6 +11,7 @@ from e3nn import o3
 from e3nn.util.jit import compile_mode
 from torch import Tensor
 
+from nequip_fast.adoption import Adoptable
 from nequip_fast.o3.errors import MissingWeights, ShapeError, require
 from nequip_fast.o3.generated_constants import GENERATED, generated_constants
 from nequip_fast.o3.instructions import check_choice, check_instruction, product_problem
@@ -18,7 +19,7 @@ from nequip_fast.ops import tensor_product
 
 
 @compile_mode("unsupported")  # TorchScript: told in a sentence, not by a parser error
-class TensorProduct(o3.TensorProduct):
+class TensorProduct(Adoptable, o3.TensorProduct):
     """``e3nn.o3.TensorProduct`` as one operator, all paths in one pass; every mode and option of e3nn.
 
     Arguments, normalisation, initial weights, attributes, ``repr`` and ``visualize`` are inherited; what is replaced
@@ -82,7 +83,14 @@ class TensorProduct(o3.TensorProduct):
             _optimize_einsums=_optimize_einsums,
         )
         self._did_compile_left_right, self._did_compile_right = compile_left_right, compile_right
-        self.problem = product_problem(*irreps, self.instructions)
+        self._derive()
+
+    def _prepare(self) -> None:
+        self._did_compile_left_right = True  # e3nn does not tell
+        self._derive()
+
+    def _derive(self) -> None:
+        self.problem = product_problem(self.irreps_in1, self.irreps_in2, self.irreps_out, self.instructions)
 
     def _codegen_register(self, funcs: dict[str, Any]) -> None:
         """Leave out the placeholders that e3nn's constructor makes where it generates nothing."""
@@ -151,6 +159,8 @@ class TensorProduct(o3.TensorProduct):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        if "_compiled_main_left_right" in self._modules:  # adopted: e3nn's code is still there and saves its constants
+            return
         destination.update({prefix + name: value for name, value in generated_constants(self)})
 
     def _load_from_state_dict(

@@ -50,6 +50,11 @@ class Graph(NamedTuple):
                 f"edge_index must be an int64 tensor [2, E], got {edge_index.dtype} {list(edge_index.shape)}"
             )
         receiver, sender = edge_index.unbind(0)
+        return cls.from_ends(receiver, sender, num_nodes)
+
+    @classmethod
+    def from_ends(cls, receiver: Tensor, sender: Tensor, num_nodes: int) -> Graph:
+        """Graph of the edges ``sender`` [E] → ``receiver`` [E], both int64; otherwise as :meth:`from_edge_index`."""
         return cls(
             receiver.contiguous(), sender.contiguous(), *_visiting_order(receiver, num_nodes),
             *_visiting_order(sender, num_nodes),

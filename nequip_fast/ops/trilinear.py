@@ -123,7 +123,7 @@ class TrilinearOperator:
     def _product_backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         p, constants = self._saved(ctx)
         want = list(ctx.needs_input_grad[:3])
-        want[2] = want[2] and (len(p[2]) != 1 or goes_on_to(ctx, 2))  # a parameter; not when forces are asked for
+        want[2] = want[2] and (p[2].shape[0] != 1 or goes_on_to(ctx, 2))  # a parameter; not when forces are asked for
         return *(_NOTHING if g is None else self._gradient(p, g, constants, want)), *ctx.rest
 
     def _tangent_backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -29,6 +29,13 @@ def structures() -> list[Atoms]:
     return [_shaken(atoms, generator) for atoms in (*found, water_box(8).copy())]
 
 
+def shaken_copper() -> Atoms:
+    """32 atoms."""
+    atoms = ase.build.bulk("Cu", cubic=True).repeat(2)
+    atoms.rattle(0.1, seed=3)
+    return atoms
+
+
 def _perovskite(name: str, a: float) -> Atoms:
     places = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
     return Atoms(name, scaled_positions=places, cell=[a, a, a], pbc=True)

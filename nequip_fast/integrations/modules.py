@@ -1,0 +1,187 @@
+"""Modules of nequip, SevenNet and e3nn on our operators, for :func:`accelerate`: what is no drop-in of our own.
+
+nequip and SevenNet gather features, multiply with e3nn's ``TensorProduct`` and scatter the products. That product stays
+where it is, with its buffers, for the state dict; its instructions say what to compute.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nequip_fast.adoption import Adoptable
+from nequip_fast.errors import InputError
+from nequip_fast.nn.activation_names import NO_KERNEL, name_by_value, named_activations
+from nequip_fast.ops import ConvProblem, GateProblem, GateSegment, Graph, conv, gate
+from nequip_fast.ops.radial import radial
+
+# nequip writes it into the files of nequip-compile, and imports it before it loads one
+_OPERATORS = ("nequip_fast",)
+
+
+class TensorProductScatter(Adoptable, nn.Module):
+    """nequip's module of this name."""
+
+    _nequip_custom_ops_libs = _OPERATORS
+    tp: Any
+    problem: ConvProblem
+
+    def _prepare(self) -> None:
+        self.problem = problem_of(self.tp)
+
+    def forward(self, x: Tensor, edge_attr: Tensor, edge_weight: Tensor, edge_dst: Tensor, edge_src: Tensor) -> Tensor:
+        """x [N, in], edge_attr [E, sh], edge_weight [E, weights] of edges ``edge_src`` → ``edge_dst`` → [N, out]."""
+        graph = Graph.from_ends(edge_dst, edge_src, x.shape[0])
+        return conv(x, edge_attr.to(x), edge_weight.to(x), graph, self.problem)  # autocast may have made them others
+
+
+class IrrepsConvolution(Adoptable, nn.Module):
+    """SevenNet's module of this name, in one process or, with ghost atoms, in one of many."""
+
+    parts_in_use = ("weight_nn",)
+    convolution: Any
+    weight_nn: Any
+    denominator: Tensor
+    key_x: str
+    key_filter: str
+    key_weight_input: str
+    key_edge_idx: str
+    is_parallel: bool
+    problem: ConvProblem
+
+    def _prepare(self) -> None:
+        if self.convolution is None:
+            raise InputError("it has no layers yet; build the model first")
+        self.problem = problem_of(self.convolution)
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As SevenNet's: reads edges, features and filters of ``data`` and writes the features."""
+        weight = self.weight_nn(data[self.key_weight_input])
+        x = data[self.key_x]
+        if self.is_parallel:
+            x = torch.cat([x, data["x_ghost"]])
+        graph = Graph.from_edge_index(data[self.key_edge_idx], x.shape[0])
+        x = conv(x, data[self.key_filter].to(x), weight.to(x), graph, self.problem).div(self.denominator)
+        data[self.key_x] = torch.tensor_split(x, data["nlocal"])[0] if self.is_parallel else x
+        return data
+
+
+class ScalarMLPFunction(Adoptable, nn.Module):
+    """nequip's module of this name: its activations in one pass, their derivatives too."""
+
+    _nequip_custom_ops_libs = _OPERATORS
+    mlp: Any
+
+    def _prepare(self) -> None:
+        self._gates: list[GateProblem | None] = []
+        width = 0
+        for module in self.mlp if isinstance(self.mlp, nn.Sequential) else ():
+            weight = getattr(module, "weight", None)
+            name = None if isinstance(weight, Tensor) else name_by_value(module)
+            self._gates.append(_activation(width, name, 1.0) if name and name != "identity" else None)
+            width = weight.shape[1] if isinstance(weight, Tensor) else width
+
+    def _compare(self, original: type[nn.Module]) -> None:
+        weight = next(self.parameters())
+        x = torch.linspace(-1, 1, 3 * weight.shape[0]).to(weight).view(3, -1)
+        _require_equal(self.forward(x), original.forward(self, x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] → [..., out]"""
+        if not self._gates:
+            return self.mlp(x)  # a product of matrices
+        for module, problem in zip(self.mlp, self._gates, strict=True):
+            x = module(x) if problem is None else gate(x, problem)
+        return x
+
+
+class FullyConnectedNet(Adoptable, nn.Sequential):
+    """e3nn's module of this name, likewise; the activations' constants are part of them."""
+
+    def _prepare(self) -> None:
+        self._layers: list[tuple[float, GateProblem | None]] = []
+        layers: Any = list(self)
+        for layer in layers:
+            named = named_activations([layer.act], by_value=True)
+            if named is None:
+                raise InputError(NO_KERNEL)
+            factor = 1 / (layer.h_in * layer.var_in) ** 0.5
+            name, constant = named[0]
+            if layer.act is None:
+                self._layers.append((factor * layer.var_out**0.5, None))
+            else:
+                problem = _activation(layer.weight.shape[1], name, constant * layer.var_out**0.5)
+                self._layers.append((factor, problem))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] → [..., out]"""
+        layer: Any
+        for layer, (factor, problem) in zip(self, self._layers, strict=True):
+            x = x @ (layer.weight * factor)
+            x = x if problem is None else gate(x, problem)
+        return x
+
+
+class BesselEdgeLengthEncoding(Adoptable, nn.Module):
+    """nequip's module of this name, with its polynomial cutoff function."""
+
+    _nequip_custom_ops_libs = _OPERATORS
+    cutoff: Any
+    bessel_weights: Tensor
+    norm_length_field: str
+    edge_invariant_field: str
+    _output_dtype: torch.dtype
+
+    def _prepare(self) -> None:
+        if type(self.cutoff).__name__ != "PolynomialCutoff":
+            raise InputError(f"its cutoff function is {type(self.cutoff).__name__}, not PolynomialCutoff")
+        self._p = float(self.cutoff.p)
+
+    def _compare(self, original: type[nn.Module]) -> None:
+        x = torch.linspace(0.01, 1.1, 50).to(self.bessel_weights).view(-1, 1)
+        found, expected = self.forward({self.norm_length_field: x}), original.forward(self, {self.norm_length_field: x})
+        if found.keys() != expected.keys():
+            raise InputError(f"this version of it writes {', '.join(expected)}")
+        _require_equal(found[self.edge_invariant_field], expected[self.edge_invariant_field])
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As nequip's: reads the edges' lengths over the cutoff and writes their radial features."""
+        x = data[self.norm_length_field]
+        data["edge_cutoff"] = self.cutoff(x).to(self._output_dtype)
+        roots = self.bessel_weights.squeeze(0).double()
+        # nequip has sinc(n x) n = sin(π n x) / (π x)
+        data[self.edge_invariant_field] = radial(x.double(), roots, self._p, 1.0, self._output_dtype)
+        return data
+
+
+def _require_equal(found: Tensor, expected: Tensor) -> None:
+    tolerance = 1e-10 if expected.dtype == torch.float64 else 1e-4
+    size = float(expected.detach().abs().max())
+    if found.shape != expected.shape or not float((found - expected).detach().abs().max()) <= tolerance * size:
+        raise InputError("this version of it computes something else")
+
+
+def _activation(width: int, name: str, constant: float) -> GateProblem:
+    """``constant`` times a function of each of ``width`` numbers."""
+    return GateProblem([GateSegment(0, -1, 0, width, 1, name, constant)], width)
+
+
+def problem_of(product: Any) -> ConvProblem:
+    """The convolution with an ``e3nn.o3.TensorProduct``, whose weights are a row for each edge.
+
+    Raises:
+        InputError: it has weights of its own, or an instruction that is not 'uvu'.
+    """
+    if product.shared_weights:
+        raise InputError("its product has the same weights for all edges")
+    return ConvProblem.from_irreps(
+        str(product.irreps_in1),
+        str(product.irreps_in2),
+        str(product.irreps_out),
+        # e3nn has taken the square root of these, and normalised them
+        [(*i[:5], i.path_weight**2) for i in product.instructions],
+        irrep_normalization="none",
+        path_normalization="none",
+    )
