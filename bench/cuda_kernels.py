@@ -1,6 +1,6 @@
 """What the hand-written CUDA kernels take, and what bounds those of conv on the shapes of models.
 
-    python bench/cuda_kernels.py --library build/cuda/_C.so          what was compiled: registers, spills, shared memory
+    python bench/cuda_kernels.py                    what the installed library holds: registers, spills, shared memory
     python bench/cuda_kernels.py --csv bench/results/cuda-resources.csv --markdown bench/results/cuda-kernels.md
 
 The second writes both tables. Registers are ptxas's; warps is how many a multiprocessor of 64 Ki registers then holds.
@@ -20,7 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,14 @@ from bench.problems import CASES, ConvCase
 from bench.radial_variants import DEVICES
 from bench.roofline import cg_counts
 from nequip_fast.files import write_text
-from nequip_fast.ops.paths import ConvPath
+from nequip_fast.ops.paths import Path as ConvPath
 
 SHAPES = (
     "conv-S", "conv-M", "conv-L", "conv-XL", "conv-SevenNet-0", "conv-l3i5", "conv-32-l2-parity", "conv-64-l3-parity",
     "conv-mace-large",
 )  # fmt: skip
-COLUMNS = "kernel", "type", "group", "channels", "tangent", "sm", "registers", "spilled_bytes", "shared_bytes", "warps"
+COLUMNS = "kernel", "type", "group", "channels", "mode", "sm", "registers", "spilled_bytes", "shared_bytes", "warps"
+MODES = "plain", "tangent", "table"  # of csrc/cuda/conv/group_kernels.h
 _DEVICE, _L2 = "H100", 2
 _LANES, _LINE = 32, 128
 _REGISTERS, _MOST_WARPS = 65536, 64
@@ -63,10 +64,13 @@ def cuobjdump() -> str:
     return str(triton.knobs.nvidia.cuobjdump.path)
 
 
-def resources(library: Path) -> list[dict[str, Any]]:
-    """A row (:data:`COLUMNS`) for each kernel of the library and architecture."""
-    command = [cuobjdump(), "-res-usage", str(library)]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def resources(binaries: Sequence[Path]) -> list[dict[str, Any]]:
+    """A row (:data:`COLUMNS`) for each kernel and architecture in libraries or object files."""
+    dumps = [
+        subprocess.run([cuobjdump(), "-res-usage", str(binary)], check=True, capture_output=True, text=True).stdout
+        for binary in binaries
+    ]
+    text = "\n".join(dumps)
     text = subprocess.run(["c++filt"], input=text, check=True, capture_output=True, text=True).stdout
     rows, sm = [], 0
     for line in text.splitlines():
@@ -92,15 +96,21 @@ def resources(library: Path) -> list[dict[str, Any]]:
 def _named(function: str) -> dict[str, str]:
     """Kernel, type, and for conv the group (l1, most l2, most l3) and channels a lane, of a demangled name."""
     group = r"nf::cuda::Group<(\d), (\d), (\d), (true|false)>"
-    if found := re.search(rf"nf::cuda::(\w+)<(\w+), {group}, (\d), (true|false)>", function):
-        name, kind, l1, l2, l3, mixed, channels, tangent = found.groups()
+    if found := re.search(rf"nf::cuda::(\w+)<(\w+), {group}, (\d), \(nf::cuda::Mode\)(\d)>", function):
+        name, kind, l1, l2, l3, mixed, channels, mode = found.groups()
         degrees = f"{l1} {l2} {l3}{' mixed' if mixed == 'true' else ''}"
-        return {"kernel": f"conv {name}", "type": kind, "group": degrees, "channels": channels, "tangent": tangent}
+        return {
+            "kernel": f"conv {name}",
+            "type": kind,
+            "group": degrees,
+            "channels": channels,
+            "mode": MODES[int(mode)],
+        }
     found = re.search(r"(\w+)<([^()]*)>\(", function)
     name, arguments = found.groups() if found else (function, "")
     kinds = [part for part in arguments.split(", ") if part in ("float", "double")]
     rest = [part for part in arguments.split(", ") if part and part not in kinds]
-    return {"kernel": name, "type": " ".join(kinds), "group": " ".join(rest), "channels": "", "tangent": ""}
+    return {"kernel": name, "type": " ".join(kinds), "group": " ".join(rest), "channels": "", "mode": ""}
 
 
 def _warps(registers: int) -> int:
@@ -195,7 +205,7 @@ def markdown(rows: list[dict[str, Any]], toolkit: str) -> str:
             cells.append(f"{sum(t for t, _ in times) * 1e9:.2f} ns ({worst})")
         dram = [sum(cost[what].dram for cost in every) / DEVICES[_DEVICE][0] * 1e9 for what in ("forward", "gradient")]
         lines.append(f"| {name} | {len(every)} | {cells[0]} | {cells[1]} | {dram[0]:.2f} ns | {dram[1]:.2f} ns |")
-    lines += ["", "Registers and warps a multiprocessor, sm_90, float32 without a tangent:", ""]
+    lines += ["", "Registers and warps a multiprocessor, sm_90, float32, weights given:", ""]
     lines += ["| group (l1, most l2, most l3) | channels a lane | forward | gradient |", "|---|---|---|---|"]
     table = {(row["group"], row["channels"], row["kernel"]): row for row in rows if _is_plain(row)}
     for group, channels, kernel in sorted(table):
@@ -211,19 +221,20 @@ def markdown(rows: list[dict[str, Any]], toolkit: str) -> str:
 
 
 def _is_plain(row: dict[str, Any]) -> bool:
-    return (str(row["sm"]), row["type"], row["tangent"]) == ("90", "float", "false")
+    return (str(row["sm"]), row["type"], row["mode"]) == ("90", "float", "plain")
 
 
 def main() -> None:
     """Print or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", type=Path, default=Path(nequip_fast.__file__).parent / "_C.so")
+    installed = Path(nequip_fast.__file__).parent / "_C.so"
+    parser.add_argument("--binaries", type=Path, nargs="+", default=[installed], help="a library, or object files")
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    rows = resources(arguments.library)
+    rows = resources(arguments.binaries)
     if not rows:
-        sys.exit(f"{arguments.library} has no CUDA kernels: it was built without nvcc")
+        sys.exit(f"no CUDA kernels in {', '.join(map(str, arguments.binaries))}: built without nvcc")
     if arguments.csv:
         with arguments.csv.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
