@@ -40,13 +40,14 @@ class Source(Protocol):
         ...
 
 
-def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False) -> Source:
+def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False, modal: str | None = None) -> Source:
     """The source for a model of ours or of SevenNet, or for the file of one.
 
     Args:
         model: the model, or the path of ``model.safetensors``, of a checkpoint of nequip (``.ckpt``) or of SevenNet
             (``.pth``).
         trust: read a checkpoint that holds pickled objects.
+        modal: which modality, of a multi-modal model of SevenNet.
 
     Raises:
         InputError: the file cannot be read, the model is of another kind, or has a part that the engine does not know.
@@ -56,10 +57,12 @@ def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False) ->
     if isinstance(model, (str, os.PathLike)):
         suffix = Path(model).suffix
         if suffix == ".pth":
-            return sevennet.load(model, trust)
-        return NequIPSource(from_nequip_checkpoint(model, trust) if suffix == ".ckpt" else load_model(model))
-    if isinstance(model, GraphModel):
-        return NequIPSource(model)
+            return sevennet.load(model, trust, modal)
+        model = from_nequip_checkpoint(model, trust) if suffix == ".ckpt" else load_model(model)
     if sevennet.is_model(model):
-        return sevennet.SevenNet(model)
+        return sevennet.SevenNet(model, modal)
+    if isinstance(model, GraphModel):
+        if modal is not None:
+            raise InputError(f"modal={modal!r}: the model is not multi-modal; leave it out")
+        return NequIPSource(model)
     raise InputError(f"only models of NequIP and SevenNet can be compiled, not {type(model).__name__}")
