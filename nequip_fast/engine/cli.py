@@ -26,7 +26,9 @@ def main(argv: Sequence[str]) -> int:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="model.safetensors, or a checkpoint of nequip (*.ckpt) or SevenNet (*.pth)")
+    parser.add_argument(
+        "model", help="model.safetensors, a checkpoint of nequip (*.ckpt) or SevenNet (*.pth), or a *.nequip.zip"
+    )
     parser.add_argument("output", help="file to write, *.nqf")
     parser.add_argument("--modal", metavar="NAME", help="modality of a multi-modal model of SevenNet, such as PBE")
     parser.add_argument("--dtype", choices=["float32", "float64"], help="of the network (default: the model's own)")

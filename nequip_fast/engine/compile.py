@@ -47,7 +47,7 @@ def compile(
 
     Args:
         model: as trained, ours or SevenNet's; it is not changed. Or the path of ``model.safetensors``, of a checkpoint
-            of nequip (``.ckpt``) or of SevenNet (``.pth``).
+            (``.ckpt``) or package (``.nequip.zip``) of nequip, or of a checkpoint of SevenNet (``.pth``).
         trust: read a checkpoint that holds pickled objects, which can run any code.
         modal: of a multi-modal model of SevenNet, which modality to evaluate, such as ``"PBE"``.
         dtype: ``torch.float32`` or ``torch.float64``, of the network; by default the model's own.

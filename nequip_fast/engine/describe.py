@@ -58,6 +58,7 @@ class NequIPSource:
                 "a model with categorical_graph_field_embed cannot be compiled: its energy depends on more"
             )
         self.model = copy.deepcopy(model).cpu().eval()
+        self.model.do_derivatives = True
         self.type_names, self.r_max, self.dtype = list(model.type_names), float(model.r_max), model.model_dtype
         self.cutoffs = model.config.get("per_edge_type_cutoff")
 

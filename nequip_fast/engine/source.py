@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from nequip_fast.engine.describe import NequIPSource
 from nequip_fast.engine.program import Program
 from nequip_fast.errors import InputError
-from nequip_fast.model import GraphModel, from_nequip_checkpoint, load_model
+from nequip_fast.model import GraphModel, from_nequip_checkpoint, from_nequip_package, load_model
+from nequip_fast.model.convert import PACKAGE
 
 
 class Source(Protocol):
@@ -44,8 +45,8 @@ def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False, mo
     """The source for a model of ours or of SevenNet, or for the file of one.
 
     Args:
-        model: the model, or the path of ``model.safetensors``, of a checkpoint of nequip (``.ckpt``) or of SevenNet
-            (``.pth``).
+        model: the model, or the path of ``model.safetensors``, of a checkpoint (``.ckpt``) or package
+            (``.nequip.zip``) of nequip, or of a checkpoint of SevenNet (``.pth``).
         trust: read a checkpoint that holds pickled objects.
         modal: which modality, of a multi-modal model of SevenNet.
 
@@ -58,7 +59,10 @@ def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False, mo
         suffix = Path(model).suffix
         if suffix == ".pth":
             return sevennet.load(model, trust, modal)
-        model = from_nequip_checkpoint(model, trust) if suffix == ".ckpt" else load_model(model)
+        if Path(model).name.endswith(PACKAGE):
+            model = from_nequip_package(model, trust)
+        else:
+            model = from_nequip_checkpoint(model, trust) if suffix == ".ckpt" else load_model(model)
     if sevennet.is_model(model):
         return sevennet.SevenNet(model, modal)
     if isinstance(model, GraphModel):
