@@ -27,7 +27,8 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "model", help="model.safetensors, a checkpoint of nequip (*.ckpt) or SevenNet (*.pth), or a *.nequip.zip"
+        "model",
+        help="model.safetensors, a checkpoint (nequip's *.ckpt, SevenNet's and old nequip's *.pth), or *.nequip.zip",
     )
     parser.add_argument("output", help="file to write, *.nqf")
     parser.add_argument("--modal", metavar="NAME", help="modality of a multi-modal model of SevenNet, such as PBE")

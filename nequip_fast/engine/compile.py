@@ -47,7 +47,8 @@ def compile(
 
     Args:
         model: as trained, ours or SevenNet's; it is not changed. Or the path of ``model.safetensors``, of a checkpoint
-            (``.ckpt``) or package (``.nequip.zip``) of nequip, or of a checkpoint of SevenNet (``.pth``).
+            (``.ckpt``) or package (``.nequip.zip``) of nequip, or of a checkpoint of SevenNet or nequip 0.5 or 0.6
+            (``.pth``).
         trust: read a checkpoint that holds pickled objects, which can run any code.
         modal: of a multi-modal model of SevenNet, which modality to evaluate, such as ``"PBE"``.
         dtype: ``torch.float32`` or ``torch.float64``, of the network; by default the model's own.

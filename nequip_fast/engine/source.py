@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from nequip_fast.engine.describe import NequIPSource
 from nequip_fast.engine.program import Program
 from nequip_fast.errors import InputError
-from nequip_fast.model import GraphModel, from_nequip_checkpoint, from_nequip_package, load_model
+from nequip_fast.model import (
+    GraphModel,
+    from_nequip_checkpoint,
+    from_nequip_package,
+    from_old_nequip,
+    load_model,
+)
 from nequip_fast.model.convert import PACKAGE
+from nequip_fast.model.old_nequip import is_old
 
 
 class Source(Protocol):
@@ -46,7 +53,7 @@ def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False, mo
 
     Args:
         model: the model, or the path of ``model.safetensors``, of a checkpoint (``.ckpt``) or package
-            (``.nequip.zip``) of nequip, or of a checkpoint of SevenNet (``.pth``).
+            (``.nequip.zip``) of nequip, or of a checkpoint of SevenNet or nequip 0.5 or 0.6 (``.pth``).
         trust: read a checkpoint that holds pickled objects.
         modal: which modality, of a multi-modal model of SevenNet.
 
@@ -57,12 +64,15 @@ def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False, mo
 
     if isinstance(model, (str, os.PathLike)):
         suffix = Path(model).suffix
-        if suffix == ".pth":
+        if suffix == ".pth" and not is_old(model):
             return sevennet.load(model, trust, modal)
-        if Path(model).name.endswith(PACKAGE):
-            model = from_nequip_package(model, trust)
+        if suffix == ".pth":
+            model = from_old_nequip(model)
+        elif suffix == ".ckpt":
+            model = from_nequip_checkpoint(model, trust)
         else:
-            model = from_nequip_checkpoint(model, trust) if suffix == ".ckpt" else load_model(model)
+            package = Path(model).name.endswith(PACKAGE)
+            model = from_nequip_package(model, trust) if package else load_model(model)
     if sevennet.is_model(model):
         return sevennet.SevenNet(model, modal)
     if isinstance(model, GraphModel):

@@ -4,6 +4,7 @@ from nequip_fast.model.builders import FullNequIPGNNModel, NequIPGNNModel, Prese
 from nequip_fast.model.convert import from_nequip_checkpoint, from_nequip_package, load_nequip_state_dict
 from nequip_fast.model.graph_model import EdgeGeometry, GraphModel
 from nequip_fast.model.io import load_model, save_model
+from nequip_fast.model.old_nequip import from_old_nequip
 
 __all__ = [
     "EdgeGeometry",
@@ -14,6 +15,7 @@ __all__ = [
     "build_model",
     "from_nequip_checkpoint",
     "from_nequip_package",
+    "from_old_nequip",
     "load_model",
     "load_nequip_state_dict",
     "save_model",

@@ -107,14 +107,20 @@ def state_dict(module: Any, read: Callable[[str], bytes]) -> dict[str, Tensor]:
     return {name: _tensor(stored, read) for name, stored in _walk(module, "")}
 
 
-def read_storages(archive: zipfile.ZipFile, folder: str) -> Callable[[str], bytes]:
-    """For :func:`state_dict`: storages that lie in an archive as ``folder``/key.storage."""
-    return lambda key: archive.read(f"{folder}/{key}.storage")
+def read_storages(archive: zipfile.ZipFile, folder: str, suffix: str = ".storage") -> Callable[[str], bytes]:
+    """For :func:`state_dict`: storages that lie in an archive as ``folder``/key and ``suffix``, that of packages."""
+    return lambda key: archive.read(f"{folder}/{key}{suffix}")
 
 
 def _walk(module: Any, prefix: str) -> Iterator[tuple[str, _Stored]]:
     state = module.state if isinstance(module, Inert) else None
     if not isinstance(state, Mapping):
+        return
+    if "_parameters" not in state:  # TorchScript keeps all of them side by side
+        for name, value in state.items():
+            if isinstance(value, _Stored):
+                yield f"{prefix}{name}", value
+            yield from _walk(value, f"{prefix}{name}.")
         return
     hidden = state.get("_non_persistent_buffers_set") or ()
     for kind in ("_parameters", "_buffers"):
