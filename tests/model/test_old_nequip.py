@@ -94,6 +94,15 @@ def test_a_deployed_model_is_that_of_its_training(tmp_path: Path) -> None:
     assert found.config == expected.config
 
 
+def test_nothing_in_settings_is_run(tmp_path: Path) -> None:
+    """nequip itself writes pickled tensors into config.yaml; they, and anything else of Python, are passed over."""
+    _, path = written(tmp_path, SETTINGS)
+    with open(tmp_path / "config.yaml", "a") as file:
+        file.write(f"train_idcs: !!python/object/apply:os.system ['touch {tmp_path / 'run'}']\n")
+    assert from_old_nequip(path).type_names == TYPES
+    assert not (tmp_path / "run").exists()
+
+
 def test_defaults_are_those_of_the_version(tmp_path: Path) -> None:
     settings = {name: value for name, value in SETTINGS.items() if not name.startswith("nonlinearity")}
     for version, scalars, gates in (
