@@ -24,10 +24,13 @@ from nequip_fast.engine.interaction import (
     scalars,
 )
 from nequip_fast.engine.program import (
+    NO_GATE,
     NORM,
+    Channels,
     Envelope,
     GateStep,
     Layer,
+    LinearMap,
     Program,
     RadialBasis,
     RadialNetwork,
@@ -106,13 +109,24 @@ def _program(model: NequIP) -> Program:
 
 
 def _scalars_alone(layer: Layer, features: Sequence[Place], even: Tensor) -> tuple[Layer, list[Place]]:
-    """The last layer without the features that no energy is read from; ``even`` are those that are."""
+    """The last layer without the features that no energy is read from; ``even`` are those that are.
+
+    A residual sum then goes into the readout: it reads from the input as well, which passes the gate unchanged.
+    """
     wanted = [i for i, place in enumerate(features) if place.l == 0 and place.start in even.tolist()]
-    if layer.residual and len(wanted) != len(features):
-        raise InputError(
-            "a model whose last layer has a residual sum and features other than even scalars cannot be compiled"
-        )
-    return replace(layer, gate=[layer.gate[i] for i in wanted]), [features[i] for i in wanted]
+    kept = [features[i] for i in wanted]
+    gate = [layer.gate[i] for i in wanted]
+    if not layer.residual or len(wanted) == len(features):
+        return replace(layer, gate=gate), kept
+    first, connection = len(layer.before_gate), list(layer.self_connection)
+    types = {linear.matrix.shape[0] for linear in connection if linear.matrix.dim() == 3}
+    for number, (i, place) in enumerate(zip(wanted, kept, strict=True)):
+        same = torch.eye(place.mul, dtype=torch.float64)
+        connection.append(LinearMap(i, first + number, same.expand(*types, -1, -1) if types else same))
+        gate.append(GateStep(first + number, NO_GATE, "identity", 1.0))
+    before = [*layer.before_gate, *(Channels(0, place.mul) for place in kept)]
+    carried = replace(layer, before_gate=before, self_connection=connection, gate=gate, residual=False)
+    return carried, [*kept, *kept]
 
 
 def _repulsion(zbl: ZBL) -> Repulsion:

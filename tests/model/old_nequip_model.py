@@ -88,7 +88,7 @@ class Convolution(nn.Module):
 class Layer(nn.Module):
     """``layer…_convnet``."""
 
-    def __init__(self, irreps_in: o3.Irreps, hidden: o3.Irreps, harmonics: o3.Irreps, sc: bool) -> None:
+    def __init__(self, irreps_in: o3.Irreps, hidden: o3.Irreps, harmonics: o3.Irreps, sc: bool, resnet: bool) -> None:
         super().__init__()
         kept = [(mul, ir) for mul, ir in hidden if path_exists(irreps_in, harmonics, ir)]
         scalars, gated = (o3.Irreps([part for part in kept if (part[1].l > 0) == high]) for high in (False, True))
@@ -97,15 +97,17 @@ class Layer(nn.Module):
         silu = torch.nn.functional.silu
         self.equivariant_nonlin = e3nn_nn.Gate(scalars, acts, gates, [silu] * len(gates), gated)
         self.conv = Convolution(irreps_in, harmonics, self.equivariant_nonlin.irreps_in.simplify(), sc)
+        self.resnet = resnet and self.equivariant_nonlin.irreps_out == irreps_in
 
     def forward(self, x: Tensor, one_hot: Tensor, basis: Tensor, y: Tensor, edges: Tensor) -> Tensor:
-        return self.equivariant_nonlin(self.conv(x, one_hot, basis, y, edges))
+        out = self.equivariant_nonlin(self.conv(x, one_hot, basis, y, edges))
+        return x + out if self.resnet else out
 
 
 class Network(nn.Module):
     """``func``: energies of the atoms [N]."""
 
-    def __init__(self, parity: bool, sc: bool) -> None:
+    def __init__(self, parity: bool, sc: bool, resnet: bool) -> None:
         super().__init__()
         features, l_max = SETTINGS["num_features"], SETTINGS["l_max"]
         harmonics = o3.Irreps.spherical_harmonics(l_max, -1 if parity else 1)
@@ -117,7 +119,7 @@ class Network(nn.Module):
         self.chemical_embedding = _named(linear=o3.Linear(f"{len(TYPES)}x0e", f"{features}x0e"))
         irreps = o3.Irreps(f"{features}x0e")
         for index in range(SETTINGS["num_layers"]):
-            layer = Layer(irreps, o3.Irreps(hidden), harmonics, sc)
+            layer = Layer(irreps, o3.Irreps(hidden), harmonics, sc, resnet)
             self.add_module(f"layer{index}_convnet", layer)
             irreps = layer.equivariant_nonlin.irreps_out
         self.conv_to_output_hidden = _named(linear=o3.Linear(irreps, f"{features // 2}x0e"))
@@ -142,9 +144,9 @@ class Network(nn.Module):
 class OldNequIP(nn.Module):
     """All of it; ``forward`` gives the energy of the structure and the forces."""
 
-    def __init__(self, parity: bool = True, sc: bool = True) -> None:
+    def __init__(self, parity: bool, sc: bool, resnet: bool) -> None:
         super().__init__()
-        self.model = _named(func=Network(parity, sc))
+        self.model = _named(func=Network(parity, sc, resnet))
         self.register_buffer("scale_by", torch.tensor(_SCALE))
         self.register_buffer("shift_by", torch.zeros(0))
 

@@ -23,14 +23,14 @@ yaml = pytest.importorskip("yaml")
 
 
 @lru_cache
-def old_model(parity: bool, sc: bool) -> OldNequIP:
+def old_model(parity: bool, sc: bool, resnet: bool) -> OldNequIP:
     with default_dtype(torch.float64):
-        return OldNequIP(parity, sc)
+        return OldNequIP(parity, sc, resnet)
 
 
 def written(folder: Path, settings: dict[str, Any], **edits: torch.Tensor) -> tuple[OldNequIP, Path]:
     """A model and the files that a training would leave of it."""
-    model = old_model(settings.get("parity", True), settings.get("use_sc", True))
+    model = old_model(settings["parity"], settings.get("use_sc", True), settings.get("resnet", False))
     weights = {**model.state_dict(), **edits}
     if not settings.get("use_sc", True):
         weights = {name: value for name, value in weights.items() if ".sc." not in name}
@@ -47,7 +47,9 @@ def molecule() -> ase.Atoms:
     return atoms
 
 
-@pytest.mark.parametrize("change", [{}, {"parity": False}, {"use_sc": False}], ids=["parity", "no_parity", "no_sc"])
+@pytest.mark.parametrize(
+    "change", [{}, {"parity": False, "resnet": True}, {"use_sc": False}], ids=["parity", "resnet", "no_sc"]
+)
 def test_the_same_function(tmp_path: Path, change: dict[str, Any]) -> None:
     """Of the model, of the engine, and of the model's own file."""
     theirs, path = written(tmp_path, {**SETTINGS, **change})
