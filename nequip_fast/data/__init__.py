@@ -3,7 +3,7 @@
 Importing this needs neither ase nor vesin; the functions that do say how to install them.
 """
 
-from nequip_fast.data.batch import collate
+from nequip_fast.data.batch import collate, groups
 from nequip_fast.data.dataset import AtomsDataset, split_indices
 from nequip_fast.data.device_neighbors import verlet_list
 from nequip_fast.data.graph import graph_from_atoms
@@ -17,6 +17,7 @@ __all__ = [
     "VerletList",
     "collate",
     "graph_from_atoms",
+    "groups",
     "neighbor_list",
     "read_structures",
     "split_indices",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -42,6 +42,20 @@ def collate(graphs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         if any(name in graph for graph in graphs):
             batch[name] = torch.cat([graph.get(name, _missing(shape, graph)) for graph in graphs])
     return batch
+
+
+def groups(graphs: Iterable[dict[str, Tensor]], atoms_per_batch: int) -> Iterator[list[dict[str, Tensor]]]:
+    """Graphs in groups that are closed when they hold ``atoms_per_batch`` atoms."""
+    group: list[dict[str, Tensor]] = []
+    atoms = 0
+    for graph in graphs:
+        group.append(graph)
+        atoms += len(graph[keys.POSITIONS])
+        if atoms >= atoms_per_batch:
+            yield group
+            group, atoms = [], 0
+    if group:
+        yield group
 
 
 def _missing(shape: tuple[int | None, ...], graph: dict[str, Tensor]) -> Tensor:

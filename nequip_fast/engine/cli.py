@@ -14,6 +14,7 @@ _EXAMPLES = """examples:
   nequip-fast compile runs/mine/model.safetensors mine.nqf
   nequip-fast compile last.ckpt mine.nqf --verify validation.xyz
   nequip-fast compile checkpoint_sevennet_0.pth sevennet-0.nqf
+  nequip-fast compile checkpoint_sevennet_mf_0.pth sevennet-mf-0.nqf --modal PBE
 """
 
 
@@ -25,8 +26,12 @@ def main(argv: Sequence[str]) -> int:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="model.safetensors, or a checkpoint of nequip (*.ckpt) or SevenNet (*.pth)")
+    parser.add_argument(
+        "model",
+        help="model.safetensors, a checkpoint (nequip's *.ckpt, SevenNet's and old nequip's *.pth), or *.nequip.zip",
+    )
     parser.add_argument("output", help="file to write, *.nqf")
+    parser.add_argument("--modal", metavar="NAME", help="modality of a multi-modal model of SevenNet, such as PBE")
     parser.add_argument("--dtype", choices=["float32", "float64"], help="of the network (default: the model's own)")
     parser.add_argument(
         "--tolerance",
@@ -51,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
     potential = compile(
         options.model,
         trust=options.trust,
+        modal=options.modal,
         dtype=dtype,
         radial=options.radial,
         tolerance=options.tolerance,

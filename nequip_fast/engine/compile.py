@@ -34,6 +34,7 @@ def compile(
     model: nn.Module | str | os.PathLike[str],
     *,
     trust: bool = False,
+    modal: str | None = None,
     dtype: torch.dtype | None = None,
     radial: str = "table",
     tolerance: float = 1e-5,
@@ -46,8 +47,10 @@ def compile(
 
     Args:
         model: as trained, ours or SevenNet's; it is not changed. Or the path of ``model.safetensors``, of a checkpoint
-            of nequip (``.ckpt``) or of SevenNet (``.pth``).
+            (``.ckpt``) or package (``.nequip.zip``) of nequip, or of a checkpoint of SevenNet or nequip 0.5 or 0.6
+            (``.pth``).
         trust: read a checkpoint that holds pickled objects, which can run any code.
+        modal: of a multi-modal model of SevenNet, which modality to evaluate, such as ``"PBE"``.
         dtype: ``torch.float32`` or ``torch.float64``, of the network; by default the model's own.
         radial: ``table`` replaces the radial networks by quintic Hermite tables, ``exact`` evaluates them, their last
             matrices factorised to the rounding of ``dtype`` (pass ``rank``).
@@ -67,7 +70,7 @@ def compile(
     for name in skip:
         if name not in PASSES:
             raise InputError(f"there is no pass {name!r} to skip{nearest(name, PASSES)} ({', '.join(PASSES)})")
-    source = source_of(model, trust)
+    source = source_of(model, trust, modal)
     dtype = check_dtype(dtype or source.dtype)
     stages: dict[str, Program] = {"fold": source.program()}
     program = stages["fold"]
@@ -75,6 +78,8 @@ def compile(
         if name not in skip:
             program = stages[name] = transform(program)
     report: dict[str, Any] = {"tolerance": tolerance, "radial": radial}
+    if modal is not None:
+        report["modal"] = modal
     if radial == "table":
         program, report["table_errors"] = tabulate(program, dtype, intervals)
         report["intervals"] = _intervals(program)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +24,13 @@ from nequip_fast.engine.interaction import (
     scalars,
 )
 from nequip_fast.engine.program import (
+    NO_GATE,
     NORM,
+    Channels,
     Envelope,
     GateStep,
     Layer,
+    LinearMap,
     Program,
     RadialBasis,
     RadialNetwork,
@@ -58,6 +62,7 @@ class NequIPSource:
                 "a model with categorical_graph_field_embed cannot be compiled: its energy depends on more"
             )
         self.model = copy.deepcopy(model).cpu().eval()
+        self.model.do_derivatives = True
         self.type_names, self.r_max, self.dtype = list(model.type_names), float(model.r_max), model.model_dtype
         self.cutoffs = model.config.get("per_edge_type_cutoff")
 
@@ -74,14 +79,18 @@ def _program(model: NequIP) -> Program:
     types = len(model.type_names)
     reciprocal = model.edge_norm._rmax_recip
     cutoff = reciprocal.reciprocal().expand(types * types) if reciprocal.dim() == 0 else reciprocal.reciprocal()
-    embedding = model.type_embed.embed_module.weight.detach()
+    attributes = model.type_embed.embed_module.weight.detach()
+    embedding = attributes
+    if model.chemical_embedding is not None:
+        embedding = attributes @ (model.chemical_embedding.weight.detach() * model.chemical_embedding.factor)
     basis = model.bessel_encode
     layers: list[Layer] = []
     features: Sequence[Place] = [Place(0, embedding.shape[1], 0)]
     for layer in model.layers:
-        interaction = _interaction(layer, embedding)
+        interaction = _interaction(layer, attributes)
         layers.append(interaction.layer(features))
         features = interaction.gating.after
+    layers[-1], features = _scalars_alone(layers[-1], features, model._even)
     energy = model.per_type_energy_scale_shift
     return Program(
         type_names=list(model.type_names),
@@ -92,11 +101,32 @@ def _program(model: NequIP) -> Program:
             basis.bessel_weights.detach().flatten() * math.pi, basis.factor / math.pi, Envelope("polynomial", basis.p)
         ),
         layers=layers,
-        readout=_readout(model.per_atom_energy_readout.mlp_module, features),
+        readout=_readout(model.per_atom_energy_readout.mlp_module, features, model._even),
         scale=_per_type(energy.scales, 1.0, types),
         shift=_per_type(energy.shifts, 0.0, types),
         repulsion=None if model.pair_potential is None else _repulsion(model.pair_potential),
     )
+
+
+def _scalars_alone(layer: Layer, features: Sequence[Place], even: Tensor) -> tuple[Layer, list[Place]]:
+    """The last layer without the features that no energy is read from; ``even`` are those that are.
+
+    A residual sum then goes into the readout: it reads from the input as well, which passes the gate unchanged.
+    """
+    wanted = [i for i, place in enumerate(features) if place.l == 0 and place.start in even.tolist()]
+    kept = [features[i] for i in wanted]
+    gate = [layer.gate[i] for i in wanted]
+    if not layer.residual or len(wanted) == len(features):
+        return replace(layer, gate=gate), kept
+    first, connection = len(layer.before_gate), list(layer.self_connection)
+    types = {linear.matrix.shape[0] for linear in connection if linear.matrix.dim() == 3}
+    for number, (i, place) in enumerate(zip(wanted, kept, strict=True)):
+        same = torch.eye(place.mul, dtype=torch.float64)
+        connection.append(LinearMap(i, first + number, same.expand(*types, -1, -1) if types else same))
+        gate.append(GateStep(first + number, NO_GATE, "identity", 1.0))
+    before = [*layer.before_gate, *(Channels(0, place.mul) for place in kept)]
+    carried = replace(layer, before_gate=before, self_connection=connection, gate=gate, residual=False)
+    return carried, [*kept, *kept]
 
 
 def _repulsion(zbl: ZBL) -> Repulsion:
@@ -115,7 +145,7 @@ def _per_type(values: Tensor | None, default: float, types: int) -> Tensor:
     return values.detach().flatten().expand(types).clone()
 
 
-def _interaction(layer: ConvNetLayer, embedding: Tensor) -> Interaction:
+def _interaction(layer: ConvNetLayer, attributes: Tensor) -> Interaction:
     block = layer.conv
     return Interaction(
         irreps_in=block.linear_1.irreps_in,
@@ -125,7 +155,7 @@ def _interaction(layer: ConvNetLayer, embedding: Tensor) -> Interaction:
         radial=_radial(block.edge_mlp),
         irreps_summed=block.tp_scatter.irreps_out.simplify(),
         second=linear_matrices(block.linear_2),
-        connection=[] if block.sc is None else product_matrices(block.sc, embedding),
+        connection=[] if block.sc is None else product_matrices(block.sc, attributes),
         irreps_out=block.linear_2.irreps_out,
         gating=_gating(layer.equivariant_nonlin),
         residual=layer.resnet,
@@ -163,6 +193,6 @@ def _perceptron(mlp: ScalarMLP) -> list[ReadoutLayer]:
     return layers
 
 
-def _readout(mlp: ScalarMLP, segments: Sequence[Place]) -> list[ReadoutLayer]:
+def _readout(mlp: ScalarMLP, segments: Sequence[Place], even: Tensor) -> list[ReadoutLayer]:
     first, *rest = _perceptron(mlp)
-    return [ReadoutLayer(first.matrix[scalars(segments)], first.activation), *rest]
+    return [ReadoutLayer(first.matrix[torch.searchsorted(even, scalars(segments))], first.activation), *rest]

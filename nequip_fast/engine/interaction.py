@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
+from torch.nn.functional import pad
 
 from nequip_fast.engine.program import NO_GATE, Channels, GateStep, Layer, LinearMap, Path, RadialNetwork
 from nequip_fast.errors import InputError
@@ -19,6 +20,8 @@ from nequip_fast.ops import ConvProblem
 from nequip_fast.ops.gate import GateSegment
 
 Matrix = tuple[int, int, Tensor]  # between two blocks of irreps, [mul_in, mul_out] or [types, mul_in, mul_out]
+ONE = Irreps("1x0e")
+"""Behind the rows of a model that adds constants to them: a channel that is one in every atom, and carries them."""
 
 
 class Place(NamedTuple):
@@ -62,9 +65,11 @@ class Interaction:
     """``gate(second · Σ_neighbours (first · x) ⊗ Y · radial + connection · x) (+ x)``, matrices between irreps.
 
     Attributes:
-        irreps_in, irreps_out: of x, and of what the gate takes.
+        irreps_in, irreps_out: of x, and of what the gate takes; both without :data:`ONE`.
         convolution: its output irreps, merged, are what ``second`` takes.
         factor: of what is sent, a number or [types, 1, 1].
+        constants: whether the rows carry :data:`ONE`, the block behind those of ``irreps_in``; then ``first`` and
+            ``connection`` may have matrices from it.
     """
 
     irreps_in: Irreps
@@ -78,6 +83,18 @@ class Interaction:
     irreps_out: Irreps
     gating: Gating
     residual: bool = False
+    constants: bool = False
+
+    @property
+    def row(self) -> Irreps:
+        """Of the input with all it carries."""
+        return self.irreps_in + ONE if self.constants else self.irreps_in
+
+    @property
+    def after(self) -> list[Place]:
+        """The segments that it gives."""
+        end = max(place.end for place in self.gating.after)
+        return [*self.gating.after, *([Place(0, 1, end)] if self.constants else [])]
 
     def layer(self, places_in: Sequence[Place]) -> Layer:
         """The layer, for input segments that stand at ``places_in``.
@@ -86,6 +103,12 @@ class Interaction:
             InputError: the edge attributes are not the harmonics in order.
         """
         sent, summed, before = places(self.irreps_in), places(self.irreps_summed), self.gating.before
+        connection, irreps_out, steps = self.connection, self.irreps_out, self.gating.steps
+        if self.constants:
+            connection = [*connection, (len(self.irreps_in), len(irreps_out), torch.ones(1, 1, dtype=torch.float64))]
+            before = [*before, Place(0, 1, irreps_out.dim)]
+            steps = [*steps, GateStep(len(before) - 1, NO_GATE, "identity", 1.0)]
+            irreps_out = irreps_out + ONE
         paths, rows = _paths(self.convolution, sent, summed)
         return Layer(
             sent=_channels(sent),
@@ -95,14 +118,14 @@ class Interaction:
             paths=paths,
             mix=[
                 replace(linear, matrix=linear.matrix[rows[linear.source]])
-                for linear in _maps(self.second, self.irreps_summed, self.irreps_out, summed, before)
+                for linear in _maps(self.second, self.irreps_summed, irreps_out, summed, before)
             ],
-            gate=self.gating.steps,
+            gate=steps,
             send=[
                 replace(linear, matrix=linear.matrix * self.factor)
-                for linear in _maps(self.first, self.irreps_in, self.irreps_in, places_in, sent)
+                for linear in _maps(self.first, self.row, self.irreps_in, places_in, sent)
             ],
-            self_connection=_maps(self.connection, self.irreps_in, self.irreps_out, places_in, before),
+            self_connection=_maps(_all_by_type(connection), self.row, irreps_out, places_in, before),
             residual=self.residual,
         )
 
@@ -163,18 +186,24 @@ def _paths(problem: ConvProblem, sent: Sequence[Place], summed: Sequence[Place])
 def _maps(
     matrices: Iterable[Matrix], irreps_in: Irreps, irreps_out: Irreps, rows: Sequence[Place], columns: Sequence[Place]
 ) -> list[LinearMap]:
-    """Matrices between blocks of irreps as matrices between segments."""
+    """Matrices between blocks of irreps as matrices between segments; of rows, a segment may span several blocks."""
     starts_in, starts_out = irreps_in.slices(), irreps_out.slices()
     parts: dict[tuple[int, int], Tensor] = {}
     for i, j, matrix in matrices:
         n = irreps_in[i].ir.dim
         for a, row in enumerate(rows):
+            start, end = max(row.start, starts_in[i].start), min(row.end, starts_in[i].stop)
             for b, column in enumerate(columns):
-                if not (starts_in[i].start <= row.start < starts_in[i].stop and row.l == irreps_in[i].ir.l):
+                if start >= end or not starts_out[j].start <= column.start < starts_out[j].stop:
                     continue
-                if not starts_out[j].start <= column.start < starts_out[j].stop:
-                    continue
-                u, v = (row.start - starts_in[i].start) // n, (column.start - starts_out[j].start) // n
-                part = matrix[..., u : u + row.mul, v : v + column.mul]
+                u, v = (start - starts_in[i].start) // n, (column.start - starts_out[j].start) // n
+                part = matrix[..., u : u + (end - start) // n, v : v + column.mul]
+                part = pad(part, (0, 0, (start - row.start) // n, (row.end - end) // n))
                 parts[a, b] = parts[a, b] + part if (a, b) in parts else part
     return [LinearMap(a, b, part.contiguous()) for (a, b), part in parts.items()]
+
+
+def _all_by_type(matrices: Sequence[Matrix]) -> Sequence[Matrix]:
+    """With a dimension for the type, if any of them has one."""
+    types = {matrix.shape[0] for _, _, matrix in matrices if matrix.dim() == 3}
+    return [(i, j, matrix.expand(*types, -1, -1)) for i, j, matrix in matrices] if types else matrices

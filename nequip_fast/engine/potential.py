@@ -114,18 +114,7 @@ class Potential:
         if not structures:
             return []
         graphs = [graph_from_atoms(atoms, self.type_names, self.r_max) for atoms in structures]
-        output = {name: value.numpy() for name, value in self.evaluate(collate(graphs)).items()}
-        ends = np.cumsum([len(atoms) for atoms in structures])
-        return [
-            Prediction(
-                float(output[keys.TOTAL_ENERGY][k, 0]),
-                output[keys.ATOMIC_ENERGY][end - len(atoms) : end, 0],
-                output[keys.FORCES][end - len(atoms) : end],
-                output[keys.VIRIAL][k],
-                output[keys.STRESS][k] if np.isfinite(output[keys.STRESS][k]).all() else None,
-            )
-            for k, (atoms, end) in enumerate(zip(structures, ends, strict=True))
-        ]
+        return predictions(self.evaluate(collate(graphs)), [len(atoms) for atoms in structures])
 
     def of_pairs(self, atoms: Atoms, neighbours: VerletList) -> Prediction:
         """As calling it, with a neighbour list that is kept between the steps of molecular dynamics.
@@ -262,6 +251,22 @@ class Potential:
 
     def __repr__(self) -> str:
         return f"Potential({', '.join(self.type_names)}; r_max {self.r_max:g} Å, {self.dtype}, {self.device})"
+
+
+def predictions(outputs: Mapping[str, Tensor], num_atoms: Sequence[int]) -> list[Prediction]:
+    """The outputs of a potential or model for a batch, one structure each; ``num_atoms`` of each [B]."""
+    output = {name: value.detach().cpu().numpy() for name, value in outputs.items()}
+    ends = np.cumsum(num_atoms).tolist()
+    return [
+        Prediction(
+            float(output[keys.TOTAL_ENERGY][k, 0]),
+            output[keys.ATOMIC_ENERGY][end - count : end, 0],
+            output[keys.FORCES][end - count : end],
+            output[keys.VIRIAL][k],
+            output[keys.STRESS][k] if np.isfinite(output[keys.STRESS][k]).all() else None,
+        )
+        for k, (count, end) in enumerate(zip(num_atoms, ends, strict=True))
+    ]
 
 
 def check_dtype(dtype: torch.dtype) -> torch.dtype:

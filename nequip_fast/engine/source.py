@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from nequip_fast.engine.describe import NequIPSource
 from nequip_fast.engine.program import Program
 from nequip_fast.errors import InputError
-from nequip_fast.model import GraphModel, from_nequip_checkpoint, load_model
+from nequip_fast.model import (
+    GraphModel,
+    from_nequip_checkpoint,
+    from_nequip_package,
+    from_old_nequip,
+    load_model,
+)
+from nequip_fast.model.convert import PACKAGE
+from nequip_fast.model.old_nequip import is_old
 
 
 class Source(Protocol):
@@ -40,13 +48,14 @@ class Source(Protocol):
         ...
 
 
-def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False) -> Source:
+def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False, modal: str | None = None) -> Source:
     """The source for a model of ours or of SevenNet, or for the file of one.
 
     Args:
-        model: the model, or the path of ``model.safetensors``, of a checkpoint of nequip (``.ckpt``) or of SevenNet
-            (``.pth``).
+        model: the model, or the path of ``model.safetensors``, of a checkpoint (``.ckpt``) or package
+            (``.nequip.zip``) of nequip, or of a checkpoint of SevenNet or nequip 0.5 or 0.6 (``.pth``).
         trust: read a checkpoint that holds pickled objects.
+        modal: which modality, of a multi-modal model of SevenNet.
 
     Raises:
         InputError: the file cannot be read, the model is of another kind, or has a part that the engine does not know.
@@ -55,11 +64,19 @@ def source_of(model: nn.Module | str | os.PathLike[str], trust: bool = False) ->
 
     if isinstance(model, (str, os.PathLike)):
         suffix = Path(model).suffix
+        if suffix == ".pth" and not is_old(model):
+            return sevennet.load(model, trust, modal)
         if suffix == ".pth":
-            return sevennet.load(model, trust)
-        return NequIPSource(from_nequip_checkpoint(model, trust) if suffix == ".ckpt" else load_model(model))
-    if isinstance(model, GraphModel):
-        return NequIPSource(model)
+            model = from_old_nequip(model)
+        elif suffix == ".ckpt":
+            model = from_nequip_checkpoint(model, trust)
+        else:
+            package = Path(model).name.endswith(PACKAGE)
+            model = from_nequip_package(model, trust) if package else load_model(model)
     if sevennet.is_model(model):
-        return sevennet.SevenNet(model)
+        return sevennet.SevenNet(model, modal)
+    if isinstance(model, GraphModel):
+        if modal is not None:
+            raise InputError(f"modal={modal!r}: the model is not multi-modal; leave it out")
+        return NequIPSource(model)
     raise InputError(f"only models of NequIP and SevenNet can be compiled, not {type(model).__name__}")

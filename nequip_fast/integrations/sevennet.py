@@ -2,7 +2,8 @@
 
 A model of SevenNet is NequIP with other details: the type's embedding only enters before the first layer, the
 self-connection may be a plain linear layer, sums over neighbours are divided by ``denominator``, the roots of the
-Bessel functions are trained, and the cutoff function may be XPLOR's.
+Bessel functions are trained, and the cutoff function may be XPLOR's. In a multi-modal model linear layers also take the
+one-hot modality; once that is chosen, its rows of their matrices are constants.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nequip_fast.data import keys
 from nequip_fast.engine.interaction import (
     Gating,
     Interaction,
+    Matrix,
     Place,
     linear_matrices,
     places,
@@ -35,7 +37,7 @@ from nequip_fast.engine.program import (
     RadialNetwork,
     ReadoutLayer,
 )
-from nequip_fast.errors import InputError, require
+from nequip_fast.errors import InputError, nearest, require
 from nequip_fast.files import load_checkpoint
 from nequip_fast.integrations.copies import copied
 from nequip_fast.nn.activation_names import name_by_value
@@ -46,6 +48,7 @@ from nequip_fast.ops.gate import NamedActivation
 _PARTS = {
     "edge_embedding": {"EdgeEmbedding"},
     "onehot_idx_to_onehot": {"OnehotEmbedding"},
+    "one_hot_modality": {"OnehotEmbedding"},
     "onehot_to_feature_x": {"IrrepsLinear"},
     "self_connection_intro": {"SelfConnectionIntro", "SelfConnectionLinearIntro"},
     "self_interaction_1": {"IrrepsLinear"},
@@ -56,7 +59,7 @@ _PARTS = {
     "reduce_input_to_hidden": {"IrrepsLinear"},
     "reduce_hidden_to_energy": {"IrrepsLinear"},
     "readout_FCN": {"FCN_e3nn"},
-    "rescale_atomic_energy": {"Rescale", "SpeciesWiseRescale"},
+    "rescale_atomic_energy": {"Rescale", "SpeciesWiseRescale", "ModalWiseRescale"},
     "reduce_total_enegy": {"AtomReduce"},
     "force_output": {"ForceStressOutputFromEdge", "ForceStressOutput", "ForceOutput"},
 }
@@ -67,10 +70,11 @@ def is_model(model: object) -> bool:
     return any(f"{t.__module__}.{t.__name__}" == "sevenn.nn.sequential.AtomGraphSequential" for t in type(model).mro())
 
 
-def load(path: str | os.PathLike[str], trust: bool = False) -> SevenNet:
+def load(path: str | os.PathLike[str], trust: bool = False, modal: str | None = None) -> SevenNet:
     """The model of a checkpoint of SevenNet (``.pth``).
 
     Args:
+        modal: which modality, of a multi-modal model.
         trust: unpickle objects where the file holds more than tensors, arrays and plain containers. A pickle can run
             any code: say True only for files whose origin you trust. SevenNet's own models need no trust.
 
@@ -87,7 +91,7 @@ def load(path: str | os.PathLike[str], trust: bool = False) -> SevenNet:
         model = checkpoint.build_model()
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: SevenNet cannot build its model ({type(error).__name__}: {error})") from None
-    return SevenNet(model)
+    return SevenNet(model, modal)
 
 
 def _arrays() -> list[Any]:
@@ -101,6 +105,10 @@ def _arrays() -> list[Any]:
 class SevenNet:
     """A model of SevenNet as a source; the model itself is not changed.
 
+    Args:
+        model: as SevenNet builds it.
+        modal: which modality, of a multi-modal model.
+
     Attributes:
         type_names: chemical symbols by index.
         r_max: cutoff, Å.
@@ -108,17 +116,19 @@ class SevenNet:
         cutoffs: None, one cutoff for all.
 
     Raises:
-        InputError: the model has a part that the engine does not know.
+        InputError: the model has a part that the engine does not know, or ``modal`` is none of its modalities.
     """
 
     cutoffs: Mapping[str, Any] | None = None
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, modal: str | None = None) -> None:
         _check_parts(model)
+        self._modal = _modal_index(model, modal)
         self.dtype = model.onehot_to_feature_x.linear.weight.dtype
         self._model: Any = copied(model).cpu().double().eval()
         self._model.set_is_batch_data(True)
         self._model.eval_type_map = True
+        self._model.eval_modal_map = False  # it gets the number
         self._model.onehot_idx_to_onehot.register_forward_hook(_one_hot_in_float64)
         symbols = require("ase.data", "md").chemical_symbols
         by_index = {int(index): int(number) for number, index in self._model.type_map.items()}
@@ -150,6 +160,7 @@ class SevenNet:
                     "edge_vec": vectors,
                     "batch": batch,
                     "num_atoms": torch.bincount(batch),
+                    "modal_type": torch.full_like(volumes, self._modal or 0, dtype=torch.int64),
                     "cell_volume": volumes.clone(),  # SevenNet writes into it
                 }
             )
@@ -165,19 +176,22 @@ class SevenNet:
         """The model as the engine takes it, float64 and exact."""
         model, types = self._model, len(self.type_names)
         basis, l_max = _edges(model.edge_embedding, self.r_max)
-        embedding = _embedding(model.onehot_to_feature_x.linear)
+        embedding = _embedding(model.onehot_to_feature_x, self._modal)
+        if self._modal is not None:
+            embedding = torch.cat([embedding, torch.ones(types, 1, dtype=torch.float64)], 1)
         features: Sequence[Place] = [Place(0, embedding.shape[1], 0)]
         layers: list[Layer] = []
         while f"{len(layers)}_convolution" in model._modules:
-            interaction = _interaction(model, len(layers), types)
-            if _layout(features) != _layout(places(interaction.irreps_in)):
+            interaction = _interaction(model, len(layers), types, self._modal)
+            if _layout(features) != _layout(places(interaction.row)):
                 irreps = interaction.irreps_in
                 raise InputError(
                     f"a SevenNet model with features {irreps}, not in the order of its gates, cannot be compiled"
                 )
             layers.append(interaction.layer(features))
-            features = interaction.gating.after
+            features = interaction.after
         energy = model.rescale_atomic_energy
+        scale, shift = (self._of_modality(values) for values in (energy.scale, energy.shift))
         return Program(
             type_names=self.type_names,
             cutoff=torch.full((types, types), self.r_max, dtype=torch.float64),
@@ -185,10 +199,14 @@ class SevenNet:
             embedding=embedding,
             basis=basis,
             layers=layers,
-            readout=_readout(model, features),
-            scale=_double(energy.scale).expand(types).clone(),
-            shift=_double(energy.shift).expand(types).clone(),
+            readout=_readout(model, features, self._modal),
+            scale=scale.expand(types).clone(),
+            shift=shift.expand(types).clone(),
         )
+
+    def _of_modality(self, values: Tensor) -> Tensor:
+        """Those of all types, or one number, of the values that may be given by modality."""
+        return _double(values[self._modal] if values.dim() == 2 else values)
 
 
 def _one_hot_in_float64(_module: nn.Module, _inputs: Any, data: dict[str, Tensor]) -> None:
@@ -199,12 +217,6 @@ def _one_hot_in_float64(_module: nn.Module, _inputs: Any, data: dict[str, Tensor
 
 def _check_parts(model: Any) -> None:
     """Refuse, by name, what is not understood."""
-    modalities = getattr(model, "modal_map", None)
-    if modalities:
-        raise InputError(
-            f"a multi-modal SevenNet model ({', '.join(modalities)}) cannot be compiled: its energy depends on more "
-            "than the structure"
-        )
     if not getattr(model, "type_map", None):
         raise InputError("a SevenNet model without a type_map cannot be compiled: its elements are unknown")
     for name, part in model.named_children():
@@ -225,6 +237,21 @@ def _check_parts(model: Any) -> None:
         raise InputError(
             f"a SevenNet model without {', '.join(sorted(missing))} cannot be compiled; give the whole model"
         )
+
+
+def _modal_index(model: Any, modal: str | None) -> int | None:
+    """The number of a modality; None if the model has none."""
+    modalities = dict(getattr(model, "modal_map", None) or {})
+    if not modalities:
+        if modal is not None:
+            raise InputError(f"modal={modal!r}: the model is not multi-modal; leave it out")
+        return None
+    listed = ", ".join(modalities)
+    if modal is None:
+        raise InputError(f"the SevenNet model is multi-modal ({listed}); say which of these is wanted as modal=...")
+    if modal not in modalities:
+        raise InputError(f"modal={modal!r} is none of the model's modalities, {listed}{nearest(modal, modalities)}")
+    return int(modalities[modal])
 
 
 def _edges(embedding: Any, r_max: float) -> tuple[RadialBasis, int]:
@@ -248,23 +275,44 @@ def _edges(embedding: Any, r_max: float) -> tuple[RadialBasis, int]:
     return RadialBasis(_double(bessel.coeffs) * r_max, bessel.prefactor / r_max, envelope), l_max
 
 
-def _embedding(linear: Any) -> Tensor:
+def _embedding(part: Any, modal: int | None) -> Tensor:
     """[types, scalars]"""
-    if {str(ir) for _, ir in linear.irreps_out} != {"0e"}:
-        raise InputError(f"a SevenNet model that starts with features {linear.irreps_out} cannot be compiled")
-    return torch.cat([matrix for _, _, matrix in linear_matrices(linear)], 1)
+    irreps = part.linear.irreps_out
+    if {str(ir) for _, ir in irreps} != {"0e"}:
+        raise InputError(f"a SevenNet model that starts with features {irreps} cannot be compiled")
+    matrices, constants = _matrices(part, modal)
+    rows = torch.cat([matrix for _, _, matrix in matrices], 1)
+    return rows + torch.cat([row for _, _, row in constants], 1) if constants else rows
 
 
-def _interaction(model: Any, index: int, types: int) -> Interaction:
+def _matrices(part: Any, modal: int | None) -> tuple[list[Matrix], list[Matrix]]:
+    """Of an ``IrrepsLinear`` between its features, and the rows [1, mul] of the modality, whose block is the last."""
+    matrices, last = linear_matrices(part.linear), len(part.linear.irreps_in) - 1
+    if modal is None or part.num_modalities < 2:
+        return matrices, []
+    return (
+        [(i, j, matrix) for i, j, matrix in matrices if i != last],
+        [(i, j, matrix[modal : modal + 1]) for i, j, matrix in matrices if i == last],
+    )
+
+
+def _interaction(model: Any, index: int, types: int, modal: int | None) -> Interaction:
     """Layer number ``index``."""
     part = {name: model._modules.get(f"{index}_{name}") for name in _PARTS}
-    first, second = part["self_interaction_1"].linear, part["self_interaction_2"].linear
     intro, convolution = part["self_connection_intro"], part["convolution"]
     product = convolution.convolution
+    first, sent = _matrices(part["self_interaction_1"], modal)
+    second, added = _matrices(part["self_interaction_2"], modal)
+    if type(intro).__name__ == "SelfConnectionLinearIntro":
+        connection = linear_matrices(intro.linear)
+    else:
+        connection = product_matrices(intro.fc_tensor_product, torch.eye(types, dtype=torch.float64))
+    irreps_in = part["self_interaction_1"].linear.irreps_out
+    one = len(irreps_in)  # the block that carries constants
     matrices, activation = _perceptron(convolution.weight_nn)
     return Interaction(
-        irreps_in=first.irreps_in,
-        first=linear_matrices(first),
+        irreps_in=irreps_in,
+        first=[*first, *((one, j, row) for _, j, row in sent)],
         factor=1 / float(convolution.denominator.detach()),
         convolution=ConvProblem.from_irreps(
             product.irreps_in1,
@@ -277,12 +325,11 @@ def _interaction(model: Any, index: int, types: int) -> Interaction:
         ),
         radial=RadialNetwork(matrices, *activation),
         irreps_summed=product.irreps_out.simplify(),
-        second=linear_matrices(second),
-        connection=linear_matrices(intro.linear)
-        if type(intro).__name__ == "SelfConnectionLinearIntro"
-        else product_matrices(intro.fc_tensor_product, torch.eye(types, dtype=torch.float64)),
-        irreps_out=second.irreps_out,
+        second=second,
+        connection=[*connection, *((one, j, row) for _, j, row in added)],
+        irreps_out=part["self_interaction_2"].linear.irreps_out,
         gating=_gating(part["equivariant_gate"].gate),
+        constants=modal is not None,
     )
 
 
@@ -303,12 +350,18 @@ def _layout(segments: Sequence[Place]) -> list[tuple[int, int]]:
     return [(place.start + u * (2 * place.l + 1), place.l) for place in segments for u in range(place.mul)]
 
 
-def _readout(model: Any, features: Sequence[Place]) -> list[ReadoutLayer]:
+def _readout(model: Any, features: Sequence[Place], modal: int | None) -> list[ReadoutLayer]:
     if "readout_FCN" in model._modules:
         matrices, (name, constant) = _perceptron(model.readout_FCN.fcn)
+        by_modality = False
     else:
         matrices = [_product(model.reduce_input_to_hidden, model.reduce_hidden_to_energy)]
         name, constant = "identity", 1.0
+        by_modality = model.reduce_input_to_hidden.num_modalities > 1
+    if modal is not None:  # a row for the channel that carries constants
+        plain = matrices[0].shape[0] - (len(model.modal_map) if by_modality else 0)
+        row = matrices[0][plain + modal] if by_modality else torch.zeros_like(matrices[0][0])
+        matrices[0] = torch.cat([matrices[0][:plain], row.unsqueeze(0)])
     *hidden, last = [matrices[0][scalars(features)], *(constant * matrix for matrix in matrices[1:])]
     return [*(ReadoutLayer(matrix, name) for matrix in hidden), ReadoutLayer(last)]
 

@@ -208,12 +208,9 @@ def _read_structure(config: MDConfig) -> Atoms:
 
 
 def _calculator(config: MDConfig) -> Calculator:
-    from nequip_fast.engine import load
-    from nequip_fast.integrations.ase import NequIPFastCalculator
+    from nequip_fast.integrations.ase import calculator_of
 
-    if Path(config.model).suffix == ".nqf":
-        return load(config.model).to(config.device).calculator()
-    return NequIPFastCalculator(config.model, device=config.device)
+    return calculator_of(config.model, config.device)
 
 
 def _fingerprints(config: MDConfig, calculator: Calculator | None) -> dict[str, str]:

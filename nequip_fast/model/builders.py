@@ -233,8 +233,83 @@ def FullNequIPGNNModel(
     return model
 
 
+def OneHotNequIPModel(
+    *,
+    model_dtype: str,
+    type_names: Sequence[str],
+    r_max: float,
+    irreps_edge_sh: str | Irreps,
+    chemical_embedding: int,
+    feature_irreps_hidden: str | Irreps,
+    num_layers: int,
+    radial_mlp_depth: int,
+    radial_mlp_width: int,
+    radial_nonlinearity: str,
+    num_bessels: int,
+    bessel_trainable: bool,
+    polynomial_cutoff_p: float,
+    avg_num_neighbors: float,
+    per_type_energy_scales: float | Mapping[str, float] | None,
+    per_type_energy_shifts: float | Mapping[str, float] | None,
+    convnet_sc: bool,
+    convnet_resnet: bool,
+    convnet_nonlinearity_type: str,
+    convnet_nonlinearity_scalars: Mapping[str, str],
+    convnet_nonlinearity_gates: Mapping[str, str],
+    do_derivatives: bool = True,
+) -> GraphModel:
+    """NequIP as nequip before 0.7 had it: self-connections see the one-hot type, in the first layer too.
+
+    Args:
+        chemical_embedding: number of features, made from the one-hot type by a linear map, that the first layer gets.
+        feature_irreps_hidden: of every layer, the last one included; the energy is read from the even scalars.
+        radial_nonlinearity: of the radial networks.
+
+    The other arguments are those of :func:`FullNequIPGNNModel`, the same in every layer.
+    """
+    given = dict(locals())
+    model = NequIP(
+        type_names=list(type_names),
+        model_dtype=_DTYPES[model_dtype],
+        r_max=float(r_max),
+        per_edge_type_cutoff=None,
+        irreps_edge_sh=Irreps(irreps_edge_sh),
+        feature_irreps_hidden=[Irreps(feature_irreps_hidden)] * num_layers,
+        radial_mlp_depth=[radial_mlp_depth] * num_layers,
+        radial_mlp_width=[radial_mlp_width] * num_layers,
+        type_embed_num_features=len(type_names),
+        categorical_graph_field_embed=None,
+        num_bessels=num_bessels,
+        bessel_trainable=bessel_trainable,
+        polynomial_cutoff_p=polynomial_cutoff_p,
+        avg_num_neighbors=avg_num_neighbors,
+        readout_depth=0,
+        readout_width=None,
+        readout_nonlinearity=None,
+        scales=per_type_energy_scales,
+        shifts=per_type_energy_shifts,
+        scales_trainable=False,
+        shifts_trainable=False,
+        pair_potential=None,
+        convnet_sc=convnet_sc,
+        convnet_resnet=convnet_resnet,
+        learnable_shift=True,
+        nonlinearity_type=convnet_nonlinearity_type,
+        nonlinearity_scalars=convnet_nonlinearity_scalars,
+        nonlinearity_gates=convnet_nonlinearity_gates,
+        do_derivatives=do_derivatives,
+        radial_nonlinearity=radial_nonlinearity,
+        chemical_embedding=chemical_embedding,
+    )
+    one_hot = model.type_embed.embed_module.weight.requires_grad_(False)
+    one_hot.copy_(torch.eye(len(one_hot)))
+    model.config = _config("OneHotNequIPModel", given)
+    return model
+
+
 _BUILDERS: Final[dict[str, Callable[..., GraphModel]]] = {
-    builder.__name__: builder for builder in (NequIPGNNModel, PresetNequIPGNNModel, FullNequIPGNNModel)
+    builder.__name__: builder
+    for builder in (NequIPGNNModel, PresetNequIPGNNModel, FullNequIPGNNModel, OneHotNequIPModel)
 }
 
 

@@ -25,6 +25,7 @@ from nequip_fast.nn import (
     ScalarMLP,
     TypeEmbedding,
 )
+from nequip_fast.nn.mlp import ScaledLinear
 from nequip_fast.o3 import SphericalHarmonics
 from nequip_fast.ops import Graph
 
@@ -78,6 +79,8 @@ class NequIP(GraphModel):
         nonlinearity_scalars: Mapping[str, str],
         nonlinearity_gates: Mapping[str, str],
         do_derivatives: bool,
+        radial_nonlinearity: str = "silu",
+        chemical_embedding: int | None = None,
     ) -> None:
         super().__init__(type_names, r_max, model_dtype, do_derivatives)
         self.type_embed = TypeEmbedding(
@@ -98,8 +101,14 @@ class NequIP(GraphModel):
             nonlinearity_scalars,
             nonlinearity_gates,
             model_dtype,
+            radial_nonlinearity,
         )
         irreps = Irreps([(self.type_embed.dim, (0, 1))])
+        self.chemical_embedding = None
+        if chemical_embedding is not None:
+            factor = self.type_embed.dim**-0.5
+            self.chemical_embedding = ScaledLinear(self.type_embed.dim, chemical_embedding, factor, model_dtype)
+            irreps = Irreps([(chemical_embedding, (0, 1))])
         self.num_layers = len(feature_irreps_hidden)
         for i, (hidden, depth, width) in enumerate(
             zip(feature_irreps_hidden, radial_mlp_depth, radial_mlp_width, strict=True)
@@ -111,14 +120,21 @@ class NequIP(GraphModel):
             )
             irreps = layer.irreps_out
             self.add_module(f"layer{i}_convnet", layer)
-        if len(irreps) != 1 or not irreps[0].ir.is_scalar():
+        even = [
+            torch.arange(irreps.dim)[block]
+            for (_, ir), block in zip(irreps, irreps.slices(), strict=True)
+            if ir.is_scalar()
+        ]
+        if not even or (len(irreps) != 1 and chemical_embedding is None):
             raise InputError(
                 f"the last layer must give even scalars only, but gives {irreps}; see feature_irreps_hidden"
             )
+        self.register_buffer("_even", torch.cat(even), persistent=False)
+        self._even: Tensor
         if readout_width is None:
             readout_width = Irreps(feature_irreps_hidden[-1]).dim
         self.per_atom_energy_readout = Readout(
-            irreps.dim, readout_depth, readout_width, readout_nonlinearity, model_dtype
+            len(self._even), readout_depth, readout_width, readout_nonlinearity, model_dtype
         )
         self.per_type_energy_scale_shift = PerTypeScaleShift(
             type_names, scales, shifts, scales_trainable, shifts_trainable
@@ -135,12 +151,16 @@ class NequIP(GraphModel):
         types, edge_index = geometry.types, geometry.edge_index
         x = self.type_embed(types, geometry.data, geometry.batch)
         attributes = x
+        if self.chemical_embedding is not None:
+            x = self.chemical_embedding(x)
         edge_sh = self.spharm(geometry.vectors).to(self.model_dtype)
         normalized = self.edge_norm(geometry.lengths, types, edge_index)
         edge_radial = self.bessel_encode(normalized)
         graph = Graph.from_edge_index(edge_index, types.shape[0])
         for layer in self.layers:
             x = layer(x, attributes, types, edge_sh, edge_radial, graph)
+        if x.shape[1] != len(self._even):
+            x = x[:, self._even]
         energy = self.per_type_energy_scale_shift(self.per_atom_energy_readout(x), types)
         if self.pair_potential is not None:
             energy = energy + self.pair_potential(geometry.lengths, normalized, types, edge_index)

@@ -41,6 +41,7 @@ class LayerSettings:
     nonlinearity_scalars: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULT_ACTIVATIONS))
     nonlinearity_gates: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULT_ACTIVATIONS))
     dtype: torch.dtype = torch.float32
+    radial_nonlinearity: str = "silu"
 
 
 class InteractionBlock(nn.Module):
@@ -78,9 +79,8 @@ class InteractionBlock(nn.Module):
         with default_dtype(dtype):
             self.linear_1 = Linear(irreps_in, irreps_in)
         self.tp_scatter = tensor_product_conv(irreps_in, settings.irreps_edge_sh, irreps_out)
-        self.edge_mlp = ScalarMLP(
-            settings.edge_dim, self.tp_scatter.weight_numel, radial_mlp_depth, radial_mlp_width, "silu", dtype
-        )
+        widths = settings.edge_dim, self.tp_scatter.weight_numel, radial_mlp_depth, radial_mlp_width
+        self.edge_mlp = ScalarMLP(*widths, settings.radial_nonlinearity, dtype)
         attributes = Irreps([(settings.attribute_dim, (0, 1))])
         with default_dtype(dtype):
             self.linear_2 = Linear(self.tp_scatter.irreps_out.simplify(), irreps_out)

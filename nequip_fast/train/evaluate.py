@@ -80,7 +80,7 @@ def evaluate_graphs(
     model = model.to(device).eval()
     sums = ErrorSums(model.type_names, device)
     kept: list[tuple[Graph, Graph]] = []  # reference and prediction, without the graphs
-    for group in _groups(graphs, atoms_per_batch):
+    for group in data.groups(graphs, atoms_per_batch):
         inputs = data.collate(group)
         reference = take_labels(inputs)
         moved = {key: tensor.to(device) for key, tensor in inputs.items()}
@@ -120,20 +120,6 @@ def _graph(model: Any, atoms: Any, where: str) -> Graph:
         return data.graph_from_atoms(atoms, model.type_names, model.r_max, per_edge_type_cutoff=cutoffs)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-
-
-def _groups(graphs: Iterator[Graph] | Sequence[Graph], atoms_per_batch: int) -> Iterator[list[Graph]]:
-    """Graphs in groups that are closed when they hold ``atoms_per_batch`` atoms."""
-    group: list[Graph] = []
-    atoms = 0
-    for graph in graphs:
-        group.append(graph)
-        atoms += len(graph[keys.POSITIONS])
-        if atoms >= atoms_per_batch:
-            yield group
-            group, atoms = [], 0
-    if group:
-        yield group
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> Graph:

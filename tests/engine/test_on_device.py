@@ -55,12 +55,15 @@ def test_passes_left_out(skip):
 
 
 @interpreted_too
-@pytest.mark.parametrize("checkpoint", ["0", "l3i5"])
-def test_sevennet(checkpoint):
+@pytest.mark.parametrize(
+    ("checkpoint", "modal"), [("0_11Jul2024", None), ("l3i5", None), ("MF_0", "PBE")], ids=["0", "l3i5", "MF-0"]
+)
+def test_sevennet(checkpoint, modal):
     pytest.importorskip("sevenn")
-    from bench.peers.sevennet import checkpoint as path
+    import sevenn._const
 
-    potential = compile(path(checkpoint), dtype=torch.float64, intervals=64, verify=False)
+    path = getattr(sevenn._const, f"SEVENNET_{checkpoint}")
+    potential = compile(path, modal=modal, dtype=torch.float64, intervals=64, verify=False)
     atoms = crystals()[1]
     found, expected = on_device(potential)(atoms), potential(atoms)
     np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-11)

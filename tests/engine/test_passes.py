@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nequip_fast.engine import Potential
 from nequip_fast.engine.describe import NequIPSource
 from nequip_fast.engine.passes import collapse, prune, reduce_rank, tabulate
 from nequip_fast.engine.program import Envelope
 from nequip_fast.engine.radial import hermite, radial_function, value_and_slope
 from nequip_fast.model import build_model
 from tests.engine.reference import evaluate
-from tests.model.model_cases import config, inputs, relative_error
+from tests.model.model_cases import DEEP, config, inputs, relative_error
 
 
 def program_of(case):
@@ -24,12 +25,21 @@ def segments(program):
     return [len(layer.before_gate) for layer in program.layers]
 
 
-@pytest.mark.parametrize("case", ["parity", "no_parity", "resnet", "norm", "other_activations", "learnable_shift"])
+# the last layer needs less than the layer before it keeps for its residual sum
+DEEP_RESNET = {**DEEP, "num_layers": 5, "num_features": 4, "l_max": 1, "convnet_resnet": True}
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["parity", "no_parity", "resnet", "norm", "other_activations", "learnable_shift", DEEP_RESNET],
+    ids=lambda case: case if isinstance(case, str) else "deep_resnet",
+)
 def test_pruned_programs_compute_the_same(case):
     program, data = program_of(case), inputs("crystals")
     expected = evaluate(program, data)
     for name, found in evaluate(prune(program), data).items():
         assert relative_error(found, expected[name]) < 1e-12, name
+    Potential(prune(program), torch.float64)  # the engine checks how the parts fit
 
 
 def test_prune_leaves_out_what_the_last_layer_cannot_use():

@@ -10,11 +10,12 @@ import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
-from ase.io import write
+from ase.io import read, write
 
 from nequip_fast.data import graph_from_atoms
+from nequip_fast.engine import Potential, compile
 from nequip_fast.errors import InputError, MissingExtra
-from nequip_fast.integrations.ase import NequIPFastCalculator
+from nequip_fast.integrations.ase import CommitteeCalculator, NequIPFastCalculator, batch_evaluate
 from nequip_fast.md import MDConfig, read_trajectory, simulate
 from nequip_fast.model import GraphModel, NequIPGNNModel, save_model
 
@@ -269,6 +270,91 @@ def test_dynamics_with_the_model_resumes_bit_for_bit(model: GraphModel, tmp_path
     save_model(tmp_path / "model.safetensors", NequIPGNNModel(**_other(model)))
     with pytest.raises(InputError, match="this run began with model"):
         simulate(MDConfig(**common, output=str(tmp_path / "parts"), steps=60, resume=True), progress=False)
+
+
+@pytest.fixture(scope="module")
+def members(model: GraphModel) -> list[Potential | GraphModel]:
+    """Three models, two of them compiled, one with another cutoff and order of the types."""
+    other = {**_other(model), "r_max": 3.6, "type_names": TYPES[::-1]}
+    return [compile(model), compile(NequIPGNNModel(**_other(model)).eval()), NequIPGNNModel(**other).eval()]
+
+
+def test_a_committee_is_the_mean_and_the_sample_deviation_of_its_members(members) -> None:
+    committee = CommitteeCalculator(members, device="cpu")
+    names = "energy", "energies", "forces", "stress"
+    for name in ("crystal", "molecule", "slab"):
+        atoms = STRUCTURES[name]()
+        alone = [one.calc.results for member in members for one in batch_evaluate([atoms], member, device="cpu")]
+        found = results(atoms, committee)
+        assert found["free_energy"] == found["energy"]
+        for quantity in names if "stress" in found else names[:3]:
+            values = np.array([result[quantity] for result in alone])
+            std = committee.results[f"{quantity}_std"]
+            assert np.shape(std) == np.shape(found[quantity])
+            np.testing.assert_allclose(found[quantity], values.mean(0), rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(std, np.sqrt(((values - values.mean(0)) ** 2).sum(0) / 2), rtol=1e-7, atol=1e-9)
+        assert ("stress_std" in committee.results) == ("stress" in found)
+        assert [one.energy for one in committee.predictions] == pytest.approx([one["energy"] for one in alone])
+    atoms.calc = committee
+    assert atoms.calc.get_property("forces_std", atoms).shape == (len(atoms), 3)
+    assert atoms.calc.get_property("energy_std", atoms) > 0
+
+
+def test_members_with_one_cutoff_share_a_neighbour_list(members) -> None:
+    committee = CommitteeCalculator(members, device="cpu")
+    atoms = STRUCTURES["crystal"]()
+    for _ in range(3):
+        results(atoms, committee)
+        atoms.positions += 0.01
+    lists = [member.neighbours for member in committee.members]
+    assert lists[0] is lists[1]
+    assert lists[2] is not lists[0]
+    assert lists[0].num_collections == lists[2].num_collections == 1
+
+
+def test_committees_that_cannot_be(model: GraphModel, members) -> None:
+    def knowing(*types: str) -> GraphModel:
+        return NequIPGNNModel(**{**_other(model), "type_names": list(types), "per_type_energy_shifts": None}).eval()
+
+    with pytest.raises(InputError, match="committee of 1"):
+        CommitteeCalculator([model])
+    with pytest.raises(InputError, match="no element in common"):
+        CommitteeCalculator([knowing("H", "O"), knowing("C")])
+    committee = CommitteeCalculator([members[0], knowing("O", "H")], device="cpu")
+    assert results(molecule("H2O"), committee)["forces"].shape == (3, 3)
+    with pytest.raises(InputError, match=r"holds C, but member 1 of the committee \(from 0\) knows only O, H"):
+        results(molecule("CH3OH"), committee)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_batches_equal_single_structures_and_can_be_written(model, members, tmp_path: Path, compiled: bool) -> None:
+    structures = [make() for make in STRUCTURES.values()]
+    structures[0].info["name"] = "ethanol"
+    if compiled:
+        members[0].save(tmp_path / "model.nqf")
+    else:
+        save_model(tmp_path / "model.safetensors", model)
+    path = tmp_path / ("model.nqf" if compiled else "model.safetensors")
+    evaluated = batch_evaluate(iter(structures), path, device="cpu", atoms_per_batch=10)
+    write(tmp_path / "evaluated.xyz", evaluated)
+    assert all(atoms.calc is None for atoms in structures)
+    for atoms, found, stored in zip(structures, evaluated, read(tmp_path / "evaluated.xyz", ":"), strict=True):
+        alone = results(atoms, members[0].calculator() if compiled else NequIPFastCalculator(model))
+        assert found == atoms
+        assert found.info == atoms.info
+        assert set(found.calc.results) == set(alone)
+        for name in alone:
+            np.testing.assert_allclose(found.calc.results[name], alone[name], rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(stored.get_forces(), alone["forces"], atol=1e-7)
+        assert stored.get_potential_energy() == pytest.approx(alone["energy"], abs=1e-7)
+
+
+def test_batches_name_the_structure_that_is_wrong(members) -> None:
+    assert batch_evaluate([], members[0]) == []
+    with pytest.raises(InputError, match="structure 1: the structure holds Xe"):
+        batch_evaluate([molecule("H2O"), Atoms("Xe")], members[0])
+    with pytest.raises(InputError, match="atoms_per_batch=0"):
+        batch_evaluate([molecule("H2O")], members[0], atoms_per_batch=0)
 
 
 def _other(model: GraphModel) -> dict:

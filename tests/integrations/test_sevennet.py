@@ -13,9 +13,10 @@ from nequip_fast.dtypes import default_dtype
 from nequip_fast.engine import compile
 from nequip_fast.errors import InputError
 from nequip_fast.integrations.sevennet import SevenNet, load
+from nequip_fast.model import build_model
 from tests.engine.reference import evaluate
 from tests.integrations.structures import structures
-from tests.model.model_cases import crystals, molecules, relative_error
+from tests.model.model_cases import config, crystals, molecules, relative_error
 
 pytest.importorskip("sevenn")
 import sevenn._const as sevenn_const
@@ -64,7 +65,37 @@ CASES |= {
     "scalars_only": {"lmax": 0},
     "global_scale_and_shift": {"shift": 0.3, "scale": 2.0},
 }
-SHIPPED = {"SevenNet-0": sevenn_const.SEVENNET_0_11Jul2024, "SevenNet-l3i5": sevenn_const.SEVENNET_l3i5}
+MODAL = {
+    "use_modality": True,
+    "_modal_map": {"PBE": 0, "SCAN": 1},
+    "_number_of_modalities": 2,
+    "use_modal_node_embedding": True,
+    "use_modal_self_inter_intro": True,
+    "use_modal_self_inter_outro": True,
+    "use_modal_output_block": True,
+    "use_modal_wise_shift": True,
+    "use_modal_wise_scale": True,
+    "shift": [[0.1, -1.0, 2.0], [0.4, 1.0, -2.0]],
+    "scale": [[1.3, 1.2, 1.1], [0.9, 0.8, 0.7]],
+}
+CASES |= {
+    "modal_parity": {**MODAL, "lmax": 1},
+    "modal_linear": {**MODAL, "is_parity": False, "self_connection_type": "linear"},
+    "modal_embedding_alone": {
+        **MODAL,
+        **dict.fromkeys(["use_modal_self_inter_intro", "use_modal_self_inter_outro", "use_modal_output_block"], False),
+        **dict.fromkeys(["use_modal_wise_shift", "use_modal_wise_scale"], False),
+        "shift": [0.1, -1.0, 2.0],
+        "scale": 1.3,
+    },
+    "modal_readout_as_network": {**MODAL, **CASES["readout_as_network"], "use_modal_output_block": False, "lmax": 1},
+}
+SHIPPED = {
+    "SevenNet-0": (sevenn_const.SEVENNET_0_11Jul2024, None),
+    "SevenNet-l3i5": (sevenn_const.SEVENNET_l3i5, None),
+    "SevenNet-MF-0, PBE": (sevenn_const.SEVENNET_MF_0, "PBE"),
+    "SevenNet-MF-0, R2SCAN": (sevenn_const.SEVENNET_MF_0, "R2SCAN"),
+}
 
 
 def build(case: str, dtype: torch.dtype = torch.float64):
@@ -75,6 +106,10 @@ def build(case: str, dtype: torch.dtype = torch.float64):
     with torch.no_grad():
         model.edge_embedding.basis_function.coeffs *= 1.1  # as if trained
     return model
+
+
+def modality(case: str) -> str | None:
+    return "SCAN" if case.startswith("modal") else None
 
 
 def graph(atoms, source: SevenNet):
@@ -89,7 +124,7 @@ def errors(found, expected, periodic: bool) -> dict[str, float]:
 @pytest.mark.parametrize("case", CASES)
 def test_the_description_is_exact(case):
     """Molecules and crystals of some hundred atoms and edges, in float64."""
-    source = SevenNet(build(case))
+    source = SevenNet(build(case), modality(case))
     program = source.program()
     for atoms in (molecules(), crystals()):
         data = graph(atoms, source)
@@ -100,11 +135,11 @@ def test_the_description_is_exact(case):
 @pytest.mark.parametrize("case", CASES)
 def test_the_engine_equals_sevennet(case):
     model = build(case)
-    source = SevenNet(model)
+    source = SevenNet(model, modality(case))
     data = graph(crystals(), source)
     expected = source.evaluate(data)
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
-        potential = compile(model, dtype=dtype, radial="exact", verify=False)
+        potential = compile(model, modal=modality(case), dtype=dtype, radial="exact", verify=False)
         found = errors(potential.evaluate(data), expected, periodic=True)
         assert max(found.values()) < tolerance, (dtype, found)
 
@@ -123,10 +158,11 @@ def test_tables_have_a_knot_where_the_cutoff_function_has_a_kink():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_models(name):
     """Energy and stress relative to the largest, forces to the largest; all structures in one batch."""
-    source = load(SHIPPED[name])
+    path, modal = SHIPPED[name]
+    source = load(path, modal=modal)
     atoms = structures()
     data = graph(atoms, source)
-    expected, found = source.evaluate(data), compile(SHIPPED[name], verify=False).evaluate(data)
+    expected, found = source.evaluate(data), compile(path, modal=modal, verify=False).evaluate(data)
     crystals = torch.tensor([bool(each.pbc.any()) for each in atoms])
     assert len(atoms) >= 30
     assert len({symbol for each in atoms for symbol in each.symbols}) >= 60
@@ -135,14 +171,17 @@ def test_shipped_models(name):
     assert relative_error(found[keys.STRESS][crystals], expected[keys.STRESS][crystals]) < 1e-5
 
 
-def test_the_calculators_agree():
-    """Signs, units and order of the stress are ASE's; the file that compile writes holds the same potential."""
+@pytest.mark.parametrize("name", ["SevenNet-0", "SevenNet-MF-0, R2SCAN"])
+def test_the_calculators_agree(name):
+    """Signs, units and order of the stress are ASE's, and a modality is the one that SevenNet takes by that name."""
     from sevenn.calculator import SevenNetCalculator
 
     atoms = structures()[40]
-    potential = compile(SHIPPED["SevenNet-0"])
+    path, modal = SHIPPED[name]
+    potential = compile(path, modal=modal)
+    assert potential.report.get("modal") == modal
     values = []
-    for calculator in (SevenNetCalculator(SHIPPED["SevenNet-0"], device="cpu"), potential.calculator()):
+    for calculator in (SevenNetCalculator(path, device="cpu", modal=modal), potential.calculator()):
         atoms.calc = calculator
         values.append([atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()])
     for theirs, ours in zip(*values, strict=True):
@@ -177,22 +216,21 @@ def test_the_model_is_left_as_it_was():
         ({"readout_as_fcn": True, "readout_fcn_hidden_neurons": [3], "readout_fcn_activation": "elu"}, "elu"),
         ({"irreps_manual": ["4x0e+4x1o", "4x0e+4x1o", "4x0e+4x1o", "4x0e"]}, "starts with features"),
         ({"irreps_manual": ["4x0e", "4x1o+4x0e", "4x1o+4x0e", "4x0e"]}, "not in the order of its gates"),
-        (
-            {
-                "use_modality": True,
-                "use_modal_wise_shift": True,
-                "use_modal_wise_scale": False,
-                "shift": [[0.0] * 3] * 2,
-                "_modal_map": {"PBE": 0, "SCAN": 1},
-                "_number_of_modalities": 2,
-            },
-            "multi-modal SevenNet model .PBE, SCAN.",
-        ),
+        (MODAL, r"multi-modal \(PBE, SCAN\); say which"),
     ],
 )
 def test_models_that_cannot_be_compiled_say_why(settings, message):
     with pytest.raises(InputError, match=message):
         compile(build_E3_equivariant_model({**COMMON, **settings}), verify=False)
+
+
+def test_modalities_that_are_not_there():
+    with pytest.raises(InputError, match=r"modal='SKAN' is none of the model's modalities, PBE, SCAN; .*'SCAN'"):
+        compile(build("modal_parity"), modal="SKAN")
+    with pytest.raises(InputError, match="modal='PBE': the model is not multi-modal"):
+        compile(build("parity_l1_linear"), modal="PBE")
+    with pytest.raises(InputError, match="modal='PBE': the model is not multi-modal"):
+        compile(build_model(config("preset_S")), modal="PBE")
 
 
 def test_parts_that_are_not_known():
@@ -207,7 +245,7 @@ def test_parts_that_are_not_known():
 
 
 def test_a_checkpoint_with_objects_needs_trust(tmp_path):
-    checkpoint = torch.load(SHIPPED["SevenNet-0"], map_location="cpu", weights_only=False)
+    checkpoint = torch.load(SHIPPED["SevenNet-0"][0], map_location="cpu", weights_only=False)
     checkpoint["config"]["when"] = datetime.date(2024, 7, 11)
     torch.save(checkpoint, tmp_path / "model.pth")
     with pytest.raises(InputError, match="trust=True"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -16,8 +17,9 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from nequip_fast.engine import compile
 from nequip_fast.errors import InputError
-from nequip_fast.model import build_model, from_nequip_checkpoint, load_nequip_state_dict
+from nequip_fast.model import build_model, from_nequip_checkpoint, from_nequip_package, load_nequip_state_dict
 from tests.model.model_cases import build_oracle, call, config, graph, nequip_globals, relative_error
 
 TYPES = ["H", "O"]
@@ -89,12 +91,24 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frames.append(atoms)
     write(folder / "data.xyz", frames)
     (folder / "config.yaml").write_text(TRAINING.format(folder=folder))
-    command = [sys.executable, "-m", "nequip.scripts.train", "-cp", str(folder), "-cn", "config"]
+    _run("train", folder, "-cp", str(folder), "-cn", "config")
+    return folder / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def package(checkpoint: Path) -> Path:
+    """What nequip-package makes of the checkpoint."""
+    path = checkpoint.parent / "model.nequip.zip"
+    _run("package", checkpoint.parent, "build", str(checkpoint), str(path))
+    return path
+
+
+def _run(script: str, folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", f"nequip.scripts.{script}", *arguments]
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return folder / "last.ckpt"
 
 
 def _edited(path: Path, target: Path, edit: Any) -> Path:
@@ -182,6 +196,134 @@ def test_damaged_checkpoint(checkpoint: Path, tmp_path: Path, edit: Any, message
         from_nequip_checkpoint(_edited(checkpoint, tmp_path / "edited.ckpt", edit))
 
 
+def test_a_package_holds_the_model_of_its_checkpoint(checkpoint: Path, package: Path) -> None:
+    expected, found = from_nequip_checkpoint(checkpoint), from_nequip_package(package)
+    assert found.type_names == expected.type_names
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=0, msg=name)
+    water = ase.build.molecule("H2O")
+    forces = call(expected, graph(water, TYPES))["forces"]
+    np.testing.assert_allclose(compile(package)(water).forces, forces, atol=1e-5)
+
+
+def test_a_model_that_began_as_a_package(checkpoint: Path, package: Path, tmp_path: Path) -> None:
+    def from_package(content: dict[str, Any]) -> None:
+        content["hyper_parameters"]["info_dict"]["training_module"]["model"] = {
+            "_target_": "nequip.model.ModelFromPackage",
+            "package_path": str(package),
+        }
+
+    tuned = from_nequip_checkpoint(_edited(checkpoint, tmp_path / "tuned.ckpt", from_package))
+    expected = from_nequip_checkpoint(checkpoint)
+    assert all(torch.equal(a, b) for a, b in zip(tuned.parameters(), expected.parameters(), strict=True))
+    content = torch.load(tmp_path / "tuned.ckpt", weights_only=False)
+    content["hyper_parameters"]["info_dict"]["training_module"]["model"]["package_path"] = "moved.nequip.zip"
+    torch.save(content, tmp_path / "tuned.ckpt")
+    with pytest.raises(InputError, match=r"moved\.nequip\.zip: no such package; the model was fine-tuned from it"):
+        from_nequip_checkpoint(tmp_path / "tuned.ckpt")
+
+
+class _Hostile:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def _without(name: str) -> Any:
+    return lambda files: files.pop(next(each for each in files if each.endswith(name)))
+
+
+def _cut_storages(files: dict[str, bytes]) -> None:
+    for name in files:
+        if name.endswith(".storage"):
+            files[name] = files[name][:-1]
+
+
+def _other_types(files: dict[str, bytes]) -> None:
+    name = next(each for each in files if each.endswith("config.yaml"))
+    files[name] = files[name].replace(b"type_names:\n      - H\n      - O", b"type_names:\n      - O\n      - H")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_without("package_metadata.txt"), "not a package of nequip 0.8"),
+        (_without("eager_model.pkl"), "damaged"),
+        (_cut_storages, "bytes instead of"),
+        (_other_types, "its model is for H, O, its settings for O, H"),
+    ],
+)
+def test_damaged_package(package: Path, tmp_path: Path, edit: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_nequip_package(_repacked(package, tmp_path, edit))
+
+
+def _repacked(package: Path, folder: Path, edit: Any) -> Path:
+    with zipfile.ZipFile(package) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    edit(files)
+    with zipfile.ZipFile(folder / "edited.nequip.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return folder / "edited.nequip.zip"
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_nothing_in_a_package_is_run(package: Path, tmp_path: Path, protocol: int) -> None:
+    mark = tmp_path / "run"
+
+    def hostile(files: dict[str, bytes]) -> None:
+        name = next(each for each in files if each.endswith("eager_model.pkl"))
+        files[name] = pickle.dumps(_Hostile(mark), protocol)
+
+    with pytest.raises(InputError):
+        from_nequip_package(_repacked(package, tmp_path, hostile))
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(_Hostile(mark), protocol))
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "irreps", "harmonics"),
+    [
+        ({"parity": True, "l_max": 2}, "4x0e+4x1e+4x2e+4x0o+4x1o+4x2o", "0e+1o+2e"),
+        ({"parity": False, "l_max": 2}, "4x0e+4x1e+4x2e", "0e+1e+2e"),
+    ],
+)
+def test_what_settings_meant_before_nequip_0_16(tmp_path: Path, settings, irreps, harmonics) -> None:
+    """Other irreps, other defaults; scales and shifts in rows."""
+    common = {"seed": 3, "model_dtype": "float64", "type_names": TYPES, "r_max": 4.0, "avg_num_neighbors": 3.0}
+    theirs = build_oracle(
+        {
+            "builder": "FullNequIPGNNModel",
+            **common,
+            "irreps_edge_sh": harmonics,
+            "type_embed_num_features": 4,
+            "feature_irreps_hidden": [irreps, irreps, "4x0e"],
+            "radial_mlp_depth": [2] * 3,
+            "radial_mlp_width": [64] * 3,
+            "per_type_energy_shifts": {"H": 1.0, "O": -2.0},
+        }
+    )
+    old = {"num_layers": 3, "num_features": 4, "per_type_energy_shifts": [1.0, -2.0], **settings, **common}
+    old["_target_"] = "nequip.model.NequIPGNNEnergyModel"
+    weights = {f"model.sole_model.{name}": value for name, value in theirs.state_dict().items()}
+    shifts = next(name for name in weights if name.endswith("shifts"))
+    weights[shifts] = weights[shifts].flatten()
+    info = {"versions": {"nequip": "0.9.1"}, "training_module": {"model": old}}
+    torch.save({"state_dict": weights, "hyper_parameters": {"info_dict": info}}, tmp_path / "old.ckpt")
+    water = ase.build.molecule("H2O")
+    expected = call(theirs, graph(water, TYPES))
+    ours = from_nequip_checkpoint(tmp_path / "old.ckpt")
+    assert relative_error(call(ours, graph(water, TYPES))["total_energy"], expected["total_energy"]) < 1e-12
+    compiled = compile(tmp_path / "old.ckpt", radial="exact")(water)
+    np.testing.assert_allclose(compiled.forces, expected["forces"], atol=1e-10)
+
+
 def test_truncated_and_missing_file(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.ckpt"
     path.write_bytes(checkpoint.read_bytes()[:5000])
@@ -189,6 +331,10 @@ def test_truncated_and_missing_file(checkpoint: Path, tmp_path: Path) -> None:
         from_nequip_checkpoint(path)
     with pytest.raises(InputError, match="no such file"):
         from_nequip_checkpoint(tmp_path / "none.ckpt")
+    with pytest.raises(InputError, match="no such file"):
+        from_nequip_package(tmp_path / "none.nequip.zip")
+    with pytest.raises(InputError, match="not a readable package"):
+        from_nequip_package(path)
 
 
 def test_state_dict_of_another_model_is_refused() -> None:

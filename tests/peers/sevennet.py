@@ -31,7 +31,12 @@ from nequip_fast.engine import compile  # noqa: E402
 from nequip_fast.integrations.sevennet import SevenNet  # noqa: E402
 from tests.integrations.structures import structures  # noqa: E402
 
-MODELS = {"SevenNet-0": sevenn_const.SEVENNET_0_11Jul2024, "SevenNet-l3i5": sevenn_const.SEVENNET_l3i5}
+MODELS = {  # path and modality
+    "SevenNet-0": (sevenn_const.SEVENNET_0_11Jul2024, None),
+    "SevenNet-l3i5": (sevenn_const.SEVENNET_l3i5, None),
+    "SevenNet-MF-0 PBE": (sevenn_const.SEVENNET_MF_0, "PBE"),
+    "SevenNet-MF-0 R2SCAN": (sevenn_const.SEVENNET_MF_0, "R2SCAN"),
+}
 QUANTITIES = ("energy", "forces", "stress")
 LIMITS = {"engine_from_float64": 1e-5, "engine64": 1e-7}
 FLOOR = {"energy": 0.0, "forces": 1.0, "stress": 1e-3}  # eV, eV/Å, eV/Å³: smaller values are compared to these
@@ -39,7 +44,7 @@ FLOOR = {"energy": 0.0, "forces": 1.0, "stress": 1e-3}  # eV, eV/Å, eV/Å³: sm
 
 def main() -> int:
     warnings.simplefilter("ignore")
-    rows: dict[str, list[dict[str, Any]]] = {name: compare(path) for name, path in MODELS.items()}
+    rows: dict[str, list[dict[str, Any]]] = {name: compare(*model) for name, model in MODELS.items()}
     (HERE / "sevennet.json").write_text(json.dumps({"versions": versions(), "rows": rows}, indent=1) + "\n")
     (HERE / "sevennet.md").write_text(markdown(rows))
     failed = False
@@ -50,11 +55,11 @@ def main() -> int:
     return int(failed)
 
 
-def compare(path: str) -> list[dict[str, Any]]:
+def compare(path: str, modal: str | None) -> list[dict[str, Any]]:
     """For every structure the differences, relative to the largest value of the structure's or 1 eV/Å, 1 meV/Å³."""
     exact = in_float64(path)
-    engine, engine64 = compile(path), compile(exact, verify=False)
-    calculator, source = SevenNetCalculator(path, device="cpu"), SevenNet(exact)
+    engine, engine64 = compile(path, modal=modal), compile(exact, modal=modal, verify=False)
+    calculator, source = SevenNetCalculator(path, device="cpu", modal=modal), SevenNet(exact, modal)
     rows = []
     for atoms in structures():
         calculator.calculate(atoms)

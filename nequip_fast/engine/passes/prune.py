@@ -15,48 +15,43 @@ from nequip_fast.engine.program import Layer, LinearMap, Program, RadialNetwork
 
 def prune(program: Program) -> Program:
     """Without segments, paths and linear maps on which no energy depends; from the last layer backwards."""
-    layers: list[Layer] = []
-    wanted = list(range(len(program.layers[-1].gate)))
-    for index, layer in reversed(list(enumerate(program.layers))):
-        inputs = len(program.layers[index - 1].gate) if index else 1
-        pruned, wanted = _layer(layer, wanted, inputs, keep_inputs=index == 0)
-        layers.insert(0, pruned)
+    outputs: list[list[int]] = []  # of each layer, the segments that are kept
+    wanted = set(range(len(program.layers[-1].gate)))
+    for layer in reversed(program.layers):
+        while layer.residual and not _Used(layer, wanted).inputs <= wanted:  # the sum is of equal rows
+            wanted |= _Used(layer, wanted).inputs
+        outputs.insert(0, sorted(wanted))
+        wanted = wanted if layer.residual else _Used(layer, wanted).inputs
+    inputs = [[0], *outputs[:-1]]  # the embedding is one segment
+    layers = [_layer(*each) for each in zip(program.layers, inputs, outputs, strict=True)]
     return replace(program, layers=layers)
 
 
-def _layer(layer: Layer, wanted: Iterable[int], inputs: int, keep_inputs: bool) -> tuple[Layer, list[int]]:
-    """The layer that gives the segments ``wanted`` alone, and which of its input segments it needs."""
-    outputs = sorted(set(wanted))
+def _layer(layer: Layer, inputs: Sequence[int], outputs: Sequence[int]) -> Layer:
+    """The layer that takes and gives these of its segments alone."""
     used = _Used(layer, outputs)
-    while layer.residual and used.inputs != set(outputs):  # the sum is of equal rows
-        outputs = sorted(used.inputs | set(outputs))
-        used = _Used(layer, outputs)
-    needed = list(range(inputs)) if keep_inputs else sorted(used.inputs)
     assert isinstance(layer.radial, RadialNetwork)
     paths = [path for path in layer.paths if path.target in used.summed]
     columns = torch.cat([torch.arange(path.first, path.first + layer.sent[path.source].mul) for path in paths])
     starts = torch.tensor([0] + [layer.sent[path.source].mul for path in paths]).cumsum(0).tolist()
     before, summed, sent = (_Renumbered(kept) for kept in (used.before, used.summed, used.sent))
-    return (
-        replace(
-            layer,
-            sent=sent.of(layer.sent),
-            summed=summed.of(layer.summed),
-            before_gate=before.of(layer.before_gate),
-            radial=_columns(layer.radial, columns),
-            paths=[
-                replace(path, source=sent[path.source], target=summed[path.target], first=first)
-                for path, first in zip(paths, starts, strict=False)
-            ],
-            mix=_maps(layer.mix, summed, before),
-            gate=[
-                replace(step, source=before[step.source], gate=step.gate if step.gate < 0 else before[step.gate])
-                for step in (layer.gate[i] for i in outputs)
-            ],
-            send=_maps(layer.send, _Renumbered(needed), sent),
-            self_connection=_maps(layer.self_connection, _Renumbered(needed), before),
-        ),
-        needed,
+    return replace(
+        layer,
+        sent=sent.of(layer.sent),
+        summed=summed.of(layer.summed),
+        before_gate=before.of(layer.before_gate),
+        radial=_columns(layer.radial, columns),
+        paths=[
+            replace(path, source=sent[path.source], target=summed[path.target], first=first)
+            for path, first in zip(paths, starts, strict=False)
+        ],
+        mix=_maps(layer.mix, summed, before),
+        gate=[
+            replace(step, source=before[step.source], gate=step.gate if step.gate < 0 else before[step.gate])
+            for step in (layer.gate[i] for i in outputs)
+        ],
+        send=_maps(layer.send, _Renumbered(inputs), sent),
+        self_connection=_maps(layer.self_connection, _Renumbered(inputs), before),
     )
 
 
