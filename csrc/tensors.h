@@ -31,15 +31,14 @@ inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes) {
+inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
-  int32_t dtype = 0, device = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  int32_t device = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   AtenTensorHandle result;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype,
-                                                         device, like.get_device_index(), &result));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(),
+                                                         int32_t(dtype), device, like.get_device_index(), &result));
 #if defined(NF_SIMT)
   Tensor poisoned(result);  // with NaN, so that what a kernel leaves out shows
   std::memset(poisoned.mutable_data_ptr(), 0xff, size_t(poisoned.numel()) * poisoned.element_size());
@@ -48,6 +47,30 @@ inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes) 
   return Tensor(result);
 #endif
 }
+
+inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes) {
+  return new_tensor(like, sizes, like.scalar_type());
+}
+
+// --- [..., dim]: rows with any leading dimensions ---
+
+// Whether `tensor` is [..., dim] with the leading dimensions of `like`.
+inline bool are_rows(const Tensor& tensor, const Tensor& like, int64_t dim) {
+  bool same = tensor.dim() == like.dim() && tensor.dim() > 0 && tensor.size(tensor.dim() - 1) == dim;
+  for (int64_t i = 0; same && i + 1 < like.dim(); ++i) same = tensor.size(i) == like.size(i);
+  return same;
+}
+
+// A new tensor [..., dim] with the leading dimensions of `like`.
+inline Tensor new_rows(const Tensor& like, int64_t dim, ScalarType dtype) {
+  std::vector<int64_t> sizes(like.sizes().begin(), like.sizes().end());
+  sizes.back() = dim;
+  return new_tensor(like, sizes, dtype);
+}
+
+inline Tensor new_rows(const Tensor& like, int64_t dim) { return new_rows(like, dim, like.scalar_type()); }
+
+// --- checks ---
 
 template <class F>
 auto by_dtype(const Tensor& tensor, const char* op, F&& f) {

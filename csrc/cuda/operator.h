@@ -40,6 +40,14 @@ class Call {
     STD_TORCH_CHECK(here, op_, ": ", name, " must be on the device of the other tensors");
   }
 
+  // `tensor`, contiguous; checks that it is [..., dim] with the leading dimensions of `like`, on the call's device.
+  Tensor rows(const Tensor& tensor, const Tensor& like, int64_t dim, ScalarType dtype, const char* name) const {
+    check_device(tensor, name);
+    STD_TORCH_CHECK(are_rows(tensor, like, dim) && tensor.scalar_type() == dtype, op_, ": ", name,
+                    " must be a tensor [..., ", dim, "] of the shape and dtype of the others");
+    return as_contiguous(tensor);
+  }
+
   // Throws where a kernel could not be launched (the cudaError_t is not 0).
   void launched(int error) const { STD_TORCH_CHECK(error == 0, op_, ": CUDA error ", error); }
 

@@ -21,13 +21,13 @@ from nequip_fast.errors import InputError, nearest
 
 BACKENDS = ("auto", "reference", "cpu", "cuda", "triton")
 KERNELS = {  # operator -> the backends that have kernels for it
-    "spherical_harmonics": ("cpu", "triton"),
+    "spherical_harmonics": ("cpu", "cuda", "triton"),
     "conv": ("cpu", "cuda", "triton"),
     "conv_of_table": ("cuda", "triton"),  # without, weights are formed and given to conv
     "tensor_product": ("cpu", "triton"),
     "segment_sum": ("cpu", "cuda", "triton"),
-    "gate": ("cpu", "triton"),
-    "radial": ("cpu", "triton"),
+    "gate": ("cpu", "cuda", "triton"),
+    "radial": ("cpu", "cuda", "triton"),
     "hermite": ("triton",),  # this and the next of the engine, where that in C++ does not run
     "linear": ("triton",),
 }

@@ -30,7 +30,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
     return functional.softplus(x) - log(2.0)
 
 
-# The kernels know an activation by its place here: Activation in csrc/cpu/gate/gate.h.
+# The kernels know an activation by its place here: Activation in csrc/problems/gate.h.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "silu": functional.silu,
@@ -195,7 +195,7 @@ def _refined(*partitions: Sequence[int]) -> Iterator[tuple[Any, ...]]:
         yield stop - start, *((i, start - some[i]) for i, some in zip(blocks, bounds, strict=True))
 
 
-# --- the operators: csrc/register.cpp has the schemas, csrc/cpu/gate and nequip_fast/kernels/gate.py the kernels ---
+# --- the operators: csrc/register.cpp has the schemas, csrc/cpu/gate, csrc/cuda/gate and nequip_fast/kernels/gate.py the kernels ---
 
 
 def _fake(x: Tensor, text: str) -> Tensor:

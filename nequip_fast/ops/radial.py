@@ -56,7 +56,7 @@ def radial_reference(x: Tensor, p: float, factor: float, roots: Tensor, single: 
     return (torch.sin(x * (roots * math.pi)) * envelope).to(torch.float32 if single else torch.float64)
 
 
-# --- the operators: csrc/register.cpp has the schemas, csrc/cpu/radial and nequip_fast/kernels the kernels ---
+# --- the operators: csrc/register.cpp has the schemas, csrc/cpu, csrc/cuda and nequip_fast/kernels the kernels ---
 
 
 def _fake(x: Tensor, p: float, factor: float, roots: Tensor, single: bool) -> Tensor:

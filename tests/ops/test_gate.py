@@ -30,6 +30,12 @@ def awkward() -> GateProblem:
     return GateProblem(segments, at)
 
 
+def many() -> GateProblem:
+    """More segments than one launch of a CUDA kernel takes, each with the activation after that of the one before."""
+    names = [list(ACTIVATIONS)[k % len(ACTIVATIONS)] for k in range(40)]
+    return GateProblem([GateSegment(2 * k, -1, 2 * k, 2, 1, name, 1.0) for k, name in enumerate(names)], 80)
+
+
 def derivatives(x, g, c, problem):
     """out, its gradient with cotangent g, and the gradients of that with cotangent c."""
     out = gate(x, problem)
@@ -72,9 +78,10 @@ def test_infinite_and_nan(isa, activation):
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
-def test_every_layout_on_every_instruction_set(isa, dtype, bound):
+@pytest.mark.parametrize("layout", [awkward, many])
+def test_every_layout_on_every_instruction_set(isa, layout, dtype, bound):
     """All dimensions, odd multiplicities; what is not read has gradient zero."""
-    problem = awkward()
+    problem = layout()
     tensors = operands(problem, 5, dtype)
     results = []
     for backend in (KERNELS, "reference"):
@@ -82,7 +89,7 @@ def test_every_layout_on_every_instruction_set(isa, dtype, bound):
             results.append(derivatives(*tensors, problem))
     for ours, theirs in zip(*results, strict=True):
         assert relative_error(ours, theirs) < bound
-    assert not results[0][1][:, :2].any()
+    assert layout is many or not results[0][1][:, :2].any()
 
 
 @pytest.mark.parametrize(
@@ -177,5 +184,5 @@ def test_bad_input_is_named():
         GateProblem.from_irreps(Irreps(""), [], Irreps("0e"), [("silu", 1.0)], Irreps("2x1o"))
     with pytest.raises(RuntimeError, match="the segments do not fit rows of 2 and 3 elements"):
         torch.ops.nequip_fast.gate(torch.zeros(1, 2), describe((2, 3), [(0, -1, 0, 3, 1, 0, 1.0)]))
-    with pytest.raises(RuntimeError, match=r"x must be a CPU tensor \[..., 3\]"):
+    with pytest.raises(RuntimeError, match=r"x must be a (CPU )?tensor \[..., 3\]"):
         torch.ops.nequip_fast.gate(torch.zeros(1, 2), describe((3, 3), [(0, -1, 0, 3, 1, 0, 1.0)]))

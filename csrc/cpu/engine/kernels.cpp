@@ -3,9 +3,10 @@
 #include <algorithm>
 
 #include "cpu/columns.h"
-#include "cpu/gate/activations.h"
 #include "cpu/math.h"
 #include "cpu/transpose.h"
+#include "formulas/activations.h"
+#include "formulas/hermite.h"
 #include "unroll.h"
 
 namespace nf::NF_ISA {
@@ -57,14 +58,8 @@ void multiply(int rows, const T* const* a, int inner, const T* b, int width, T* 
 template <class T>
 void hermite(const T* ts, const T* widths, const T* densities, int64_t count, T* basis) {
   for (int64_t i = 0; i < count; i += kLanes<T>, basis += kLanes<T>) {
-    const Vec<T> t = load(ts + i), width = load(widths + i), density = load(densities + i);
-    const Vec<T> s = 1 - t, tt = t * t, ss = s * s, half = T(0.5) * width;
-    const Vec<T> factor[kBasis] = {
-        width * t * ss * s * (1 + 3 * t), width * half * tt * ss * s,   tt * t * (10 - 15 * t + 6 * tt),
-        -width * s * tt * t * (1 + 3 * s), width * half * ss * tt * t,
-        ss * (1 - 3 * t) * (1 + 5 * t),   half * t * ss * (2 - 5 * t), 30 * tt * ss * density,
-        tt * (1 - 3 * s) * (1 + 5 * s),   -half * s * tt * (2 - 5 * s)};
-    unroll<kBasis>([&](auto k) { store(basis + k * count, factor[k]); });
+    const HermiteBasis<T> at(load(ts + i), load(widths + i), load(densities + i));
+    unroll<kBasis>([&](auto k) { store(basis + k * count, at.factor[k]); });
   }
 }
 

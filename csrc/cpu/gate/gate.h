@@ -1,29 +1,12 @@
-// Activations of scalars, and irreps times activated scalars of their own; formulas: nequip_fast/ops/gate.py.
+// The gate's kernels, for each instruction set.
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "cpu/isa.h"
+#include "problems/gate.h"
 
 namespace nf {
-
-// In the order of ACTIVATIONS in nequip_fast/ops/gate.py.
-enum class Activation { identity, silu, tanh, sigmoid, abs, ssp, softplus, relu, mish };
-inline constexpr int kActivations = 9;
-
-// Offsets of channels that are treated alike, in elements of a row; gate is −1 for scalars, whose dim is 1.
-struct GateSegment {
-  int x, gate, out, mul, dim;
-  Activation activation;
-  double constant;
-};
-
-struct GateProblem {
-  std::vector<GateSegment> segments;
-  int dim_in, dim_out;
-  bool reads_all;  // no part of the input is left out
-};
 
 // Rows begin … end − 1.
 template <class T>

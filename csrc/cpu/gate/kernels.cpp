@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "cpu/columns.h"
-#include "cpu/gate/activations.h"
+#include "cpu/gate/gate.h"
+#include "formulas/activations.h"
+#include "formulas/gate.h"
 
 namespace nf::NF_ISA {
 namespace {
@@ -118,7 +120,7 @@ struct Forward {
     (load(f + u, channels) * Irreps<T, dim>::read(x + u * dim, channels)).write(out + u * dim, channels);
   }
   void one(int u, int dim) const {
-    for (int m = u * dim; m < (u + 1) * dim; ++m) out[m] = f[u] * x[m];
+    gate_channel(f[u], x + u * dim, out + u * dim, dim);
   }
 };
 
@@ -134,12 +136,7 @@ struct Backward {
     store(d_gate + u, load(slope + u, channels) * Irreps<T, dim>::dot(xs, gs), channels);
   }
   void one(int u, int dim) const {
-    T sum = 0;
-    for (int m = u * dim; m < (u + 1) * dim; ++m) {
-      dx[m] = f[u] * g[m];
-      sum += x[m] * g[m];
-    }
-    d_gate[u] = slope[u] * sum;
+    d_gate[u] = gate_vjp_channel(f[u], slope[u], x + u * dim, g + u * dim, dx + u * dim, dim);
   }
 };
 
@@ -160,15 +157,8 @@ struct Second {
     ((s * first) * xs + load(f + u, channels) * cs).write(dg + u * dim, channels);
   }
   void one(int u, int dim) const {
-    const T s = c_gate[u] * slope[u];
-    T xg = 0, cg = 0;
-    for (int m = u * dim; m < (u + 1) * dim; ++m) {
-      xg += x[m] * g[m];
-      cg += c[m] * g[m];
-      dx[m] = s * g[m];
-      dg[m] = s * x[m] + f[u] * c[m];
-    }
-    d_gate[u] = c_gate[u] * bend[u] * xg + slope[u] * cg;
+    const int k = u * dim;
+    d_gate[u] = gate_vjp_grad_channel(f[u], slope[u], bend[u], x + k, g + k, c + k, c_gate[u], dx + k, dg + k, dim);
   }
 };
 

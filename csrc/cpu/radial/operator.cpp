@@ -2,9 +2,8 @@
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
-#include <vector>
 
-#include "cpu/radial/radial.h"
+#include "formulas/radial.h"
 #include "tensors.h"
 
 namespace nf {
@@ -30,10 +29,8 @@ struct RadialInputs {
 
   // [..., dim] with the leading dimensions of x.
   static Tensor rows(const Tensor& tensor, const Tensor& like, int64_t dim, const char* name) {
-    bool same = tensor.dim() == like.dim() && tensor.dim() > 0 && tensor.size(tensor.dim() - 1) == dim;
-    for (int64_t i = 0; same && i + 1 < like.dim(); ++i) same = tensor.size(i) == like.size(i);
-    STD_TORCH_CHECK(same && tensor.is_cpu(), "radial: ", name, " must be a CPU tensor [..., ", dim,
-                    "] with the leading dimensions of the others");
+    STD_TORCH_CHECK(are_rows(tensor, like, dim) && tensor.is_cpu(), "radial: ", name, " must be a CPU tensor [..., ",
+                    dim, "] with the leading dimensions of the others");
     return as_contiguous(tensor);
   }
 
@@ -48,9 +45,7 @@ struct RadialInputs {
 
 Tensor radial_cpu(Tensor x, double p, double factor, Tensor roots, bool single) {
   const RadialInputs in(x, p, factor, roots);
-  std::vector<int64_t> sizes(in.x.sizes().begin(), in.x.sizes().end());
-  sizes.back() = in.basis.size;
-  Tensor out = torch::stable::new_empty(in.x, sizes, single ? ScalarType::Float : ScalarType::Double);
+  Tensor out = new_rows(in.x, in.basis.size, single ? ScalarType::Float : ScalarType::Double);
   by_dtype(out, "radial", [&](auto t) {
     using T = decltype(t);
     T* values = out.mutable_data_ptr<T>();
@@ -62,7 +57,7 @@ Tensor radial_cpu(Tensor x, double p, double factor, Tensor roots, bool single) 
 Tensor radial_vjp_cpu(Tensor x, Tensor g_, double p, double factor, Tensor roots, bool) {
   const RadialInputs in(x, p, factor, roots);
   const Tensor g = RadialInputs::rows(g_, in.x, in.basis.size, "g");
-  Tensor dx = new_tensor(in.x, std::vector<int64_t>(in.x.sizes().begin(), in.x.sizes().end()));
+  Tensor dx = new_rows(in.x, 1);
   double* slopes = dx.mutable_data_ptr<double>();
   by_dtype(g, "radial", [&](auto t) {
     const auto* cotangents = g.const_data_ptr<decltype(t)>();
@@ -76,8 +71,8 @@ std::tuple<Tensor, Tensor> radial_vjp_grad_cpu(Tensor x, Tensor g_, Tensor c_, d
   const RadialInputs in(x, p, factor, roots);
   const Tensor g = RadialInputs::rows(g_, in.x, in.basis.size, "g"), c = RadialInputs::rows(c_, in.x, 1, "c");
   STD_TORCH_CHECK(c.scalar_type() == ScalarType::Double, "radial: c must be float64");
-  Tensor dx = new_tensor(in.x, std::vector<int64_t>(in.x.sizes().begin(), in.x.sizes().end()));
-  Tensor dg = new_tensor(g, std::vector<int64_t>(g.sizes().begin(), g.sizes().end()));
+  Tensor dx = new_rows(in.x, 1);
+  Tensor dg = new_rows(g, in.basis.size);
   const double* along = c.const_data_ptr<double>();
   double* curvatures = dx.mutable_data_ptr<double>();
   by_dtype(g, "radial", [&](auto t) {

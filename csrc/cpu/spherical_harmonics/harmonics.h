@@ -1,26 +1,12 @@
-// Real spherical harmonics in e3nn's conventions (y polar) and their first two derivatives.
+// Real spherical harmonics in e3nn's conventions (y polar) and their first two derivatives, for each instruction set.
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "cpu/isa.h"
-#include "cpu/spherical_harmonics/tables.h"
+#include "problems/harmonics.h"
 
 namespace nf {
-
-enum class HarmonicScale { component, norm, integral };  // |Y_l|² = 2l + 1; |Y_l| = 1; ∫ Y_lm² = 1
-
-struct HarmonicProblem {
-  int l_max;
-  bool normalize;                            // of the direction alone, not of the vector
-  std::vector<int> columns;                  // column of the output -> l² + l + m
-  bool in_order;                             // the columns are 0, 1, 2 …
-  double scale[kMaxHarmonicDegree + 1];      // of each degree, over component normalisation
-
-  HarmonicProblem(const std::vector<int64_t>& degrees, HarmonicScale scale, bool normalize);
-  int dim() const { return int(columns.size()); }
-};
 
 // Rows begin … end − 1; r and directions have 3 columns, y and g problem.dim().
 template <class T>

@@ -13,31 +13,11 @@ namespace {
 
 constexpr int64_t kNumbersPerTask = 1 << 14;  // fewer are not worth waking a thread for
 
-HarmonicProblem harmonic_problem(const std::vector<int64_t>& degrees, const std::string& normalization,
-                                 bool normalize) {
-  STD_TORCH_CHECK(!degrees.empty(), "spherical_harmonics: at least one degree is needed");
-  for (const int64_t l : degrees)
-    STD_TORCH_CHECK(l >= 0 && l <= kMaxHarmonicDegree, "spherical_harmonics: degrees go from 0 to 11, got ", l);
-  const bool norm = normalization == "norm", integral = normalization == "integral";
-  STD_TORCH_CHECK(norm || integral || normalization == "component",
-                  "spherical_harmonics: normalization must be component, norm or integral, got ", normalization);
-  return HarmonicProblem(
-      degrees, norm ? HarmonicScale::norm : integral ? HarmonicScale::integral : HarmonicScale::component, normalize);
-}
-
 // Rows of `dim` numbers, any number of leading dimensions.
 Tensor harmonic_rows(const Tensor& tensor, const Tensor& like, int64_t dim, const char* name) {
-  bool same = tensor.dim() == like.dim() && tensor.dim() > 0 && tensor.size(tensor.dim() - 1) == dim;
-  for (int64_t i = 0; same && i + 1 < like.dim(); ++i) same = tensor.size(i) == like.size(i);
-  STD_TORCH_CHECK(same && tensor.is_cpu() && tensor.scalar_type() == like.scalar_type(), "spherical_harmonics: ", name,
-                  " must be a CPU tensor [..., ", dim, "] of the shape and dtype of the others");
+  STD_TORCH_CHECK(are_rows(tensor, like, dim) && tensor.is_cpu() && tensor.scalar_type() == like.scalar_type(),
+                  "spherical_harmonics: ", name, " must be a CPU tensor [..., ", dim, "] of the shape and dtype of the others");
   return as_contiguous(tensor);
-}
-
-Tensor empty_rows(const Tensor& like, int64_t dim) {
-  std::vector<int64_t> sizes(like.sizes().begin(), like.sizes().end());
-  sizes.back() = dim;
-  return new_tensor(like, sizes);
 }
 
 template <class Body>
@@ -51,9 +31,9 @@ void each_harmonic_row(const Tensor& r, const HarmonicProblem& problem, const Bo
 
 Tensor spherical_harmonics_cpu(Tensor vectors, std::vector<int64_t> degrees, std::string normalization,
                                bool normalize) {
-  const HarmonicProblem problem = harmonic_problem(degrees, normalization, normalize);
+  const HarmonicProblem problem(degrees, normalization, normalize);
   const Tensor r = harmonic_rows(vectors, vectors, 3, "vectors");
-  Tensor y = empty_rows(r, problem.dim());
+  Tensor y = new_rows(r, problem.dim());
   each_harmonic_row(r, problem, [&](const auto& kernels, auto t, int64_t begin, int64_t end) {
     using T = decltype(t);
     kernels.harmonics(problem, r.const_data_ptr<T>(), y.mutable_data_ptr<T>(), begin, end);
@@ -63,9 +43,9 @@ Tensor spherical_harmonics_cpu(Tensor vectors, std::vector<int64_t> degrees, std
 
 Tensor spherical_harmonics_vjp_cpu(Tensor vectors, Tensor g_, std::vector<int64_t> degrees, std::string normalization,
                                    bool normalize) {
-  const HarmonicProblem problem = harmonic_problem(degrees, normalization, normalize);
+  const HarmonicProblem problem(degrees, normalization, normalize);
   const Tensor r = harmonic_rows(vectors, vectors, 3, "vectors"), g = harmonic_rows(g_, r, problem.dim(), "g");
-  Tensor dr = empty_rows(r, 3);
+  Tensor dr = new_rows(r, 3);
   each_harmonic_row(r, problem, [&](const auto& kernels, auto t, int64_t begin, int64_t end) {
     using T = decltype(t);
     kernels.vjp(problem, r.const_data_ptr<T>(), g.const_data_ptr<T>(), dr.mutable_data_ptr<T>(), begin, end);
@@ -76,10 +56,10 @@ Tensor spherical_harmonics_vjp_cpu(Tensor vectors, Tensor g_, std::vector<int64_
 std::tuple<Tensor, Tensor> spherical_harmonics_vjp_grad_cpu(Tensor vectors, Tensor g_, Tensor c_,
                                                             std::vector<int64_t> degrees, std::string normalization,
                                                             bool normalize) {
-  const HarmonicProblem problem = harmonic_problem(degrees, normalization, normalize);
+  const HarmonicProblem problem(degrees, normalization, normalize);
   const Tensor r = harmonic_rows(vectors, vectors, 3, "vectors"), g = harmonic_rows(g_, r, problem.dim(), "g"),
                c = harmonic_rows(c_, r, 3, "c");
-  Tensor dr = empty_rows(r, 3), dg = empty_rows(r, problem.dim());
+  Tensor dr = new_rows(r, 3), dg = new_rows(r, problem.dim());
   each_harmonic_row(r, problem, [&](const auto& kernels, auto t, int64_t begin, int64_t end) {
     using T = decltype(t);
     kernels.vjp_grad(problem, r.const_data_ptr<T>(), g.const_data_ptr<T>(), c.const_data_ptr<T>(),

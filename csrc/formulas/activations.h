@@ -1,11 +1,11 @@
-// Activation functions of vectors with their first and second derivatives.
+// Activation functions with their first and second derivatives.
 #pragma once
 
 #include <limits>
 #include <type_traits>
 
-#include "cpu/gate/gate.h"
-#include "cpu/math.h"
+#include "formulas/lanes.h"
+#include "problems/gate.h"
 
 namespace nf::NF_ISA {
 
@@ -18,7 +18,7 @@ struct Jet {
 inline constexpr double kSoftplusThreshold = 20;
 
 template <class T, Activation activation>
-[[gnu::always_inline]] inline Jet<T> activate(Vec<T> x) {
+NF_INLINE Jet<T> activate(Vec<T> x) {
   using V = Vec<T>;
   const V zero{}, one = zero + T(1);
   const auto absolute = [](V v) { return v < 0 ? -v : v; };

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "device.h"
+
 namespace nf {
 
 // f_n(x) = sin(π root_n x) e(x), e(x) = factor/(π x) · (1 + x^p (a + x (b + x c))) below x = 1, else 0: Bessel functions
@@ -16,7 +18,7 @@ struct RadialBasis {
   double p, factor;
   bool turned;  // the roots are 1, 2, … n: each angle is the one before, turned by the first
 
-  RadialBasis(const double* roots, int64_t size, double p, double factor)
+  NF_HOST_DEVICE RadialBasis(const double* roots, int64_t size, double p, double factor)
       : roots(roots), size(size), p(p), factor(factor), turned(true) {
     for (int64_t n = 0; n < size; ++n) turned &= roots[n] == double(n + 1);
   }
@@ -26,7 +28,7 @@ struct RadialBasis {
     double value, slope, curvature;
   };
 
-  Envelope envelope(double x) const {
+  NF_HOST_DEVICE Envelope envelope(double x) const {
     if (!(x < 1)) return {x < 1 || x >= 1 ? 0. : x, 0, 0};  // what is no number stays none
     const double a = -(p + 1) * (p + 2) / 2, b = p * (p + 2), c = -p * (p + 1) / 2;
     const double power = std::pow(x, p - 2), f = factor / (kPi * x);
@@ -38,7 +40,7 @@ struct RadialBasis {
 
   // body(n, k, sin(k x), cos(k x)) for each root, k = π root.
   template <class Body>
-  void each(double x, const Body& body) const {
+  NF_HOST_DEVICE void each(double x, const Body& body) const {
     if (!turned) {
       for (int64_t n = 0; n < size; ++n) {
         const double k = roots[n] * kPi;
@@ -56,14 +58,14 @@ struct RadialBasis {
   }
 
   template <class T>
-  void values(double x, T* out) const {
+  NF_HOST_DEVICE void values(double x, T* out) const {
     const Envelope e = envelope(x);
     each(x, [&](int64_t n, double, double sine, double) { out[n] = T(sine * e.value); });
   }
 
   // Σ g_n f_n'(x)
   template <class T>
-  double vjp(double x, const T* g) const {
+  NF_HOST_DEVICE double vjp(double x, const T* g) const {
     const Envelope e = envelope(x);
     double sum = 0;
     each(x, [&](int64_t n, double k, double sine, double cosine) {
@@ -74,7 +76,7 @@ struct RadialBasis {
 
   // The derivatives of c · vjp by x, returned, and by g.
   template <class T>
-  double vjp_grad(double x, const T* g, double c, T* dg) const {
+  NF_HOST_DEVICE double vjp_grad(double x, const T* g, double c, T* dg) const {
     const Envelope e = envelope(x);
     double sum = 0;
     each(x, [&](int64_t n, double k, double sine, double cosine) {
