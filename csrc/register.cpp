@@ -81,6 +81,8 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
       "(Tensor, Tensor)");
   lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
   lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
+  lib.def("hermite(Tensor x, Tensor knots, bool single) -> (Tensor, Tensor, Tensor)");
+  lib.def("linear(Tensor x, Tensor w, int[] counts, int width, str maps, str precision) -> Tensor");
   lib.def("engine_create(Tensor weights, int[] integers, bool is_double) -> int");
   lib.def(
       "engine_evaluate(Tensor positions, Tensor types, Tensor structure, Tensor cells, Tensor ptr, Tensor neighbour, "

@@ -41,10 +41,11 @@ def interval_rows(x: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor,
 class _IntervalRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, knots: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        if backend.can("hermite", "triton", x):
-            first, values, slopes = torch.ops.nequip_fast.triton_hermite(x, knots, dtype == torch.float32)
-        else:
+        kernel = backend.kernel("hermite", x)
+        if kernel is None:
             first, values, slopes = _definition(x, knots, dtype)
+        else:
+            first, values, slopes = kernel(x, knots, dtype == torch.float32)
         ctx.save_for_backward(slopes)
         ctx.mark_non_differentiable(first)
         return first, values

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from json import dumps
 from typing import Any
 
 import torch
@@ -85,7 +84,7 @@ class LinearMaps(nn.Module):
     def forward(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """[N, width of source] -> [N, width of target]"""
         sizes = list(counts) if self.by_type else [rows.shape[0]]
-        if rows.shape[0] <= _FEW_ROWS and backend.can("linear", "triton", rows):
+        if rows.shape[0] <= _FEW_ROWS and backend.kernel("linear", rows) is not None:
             return _OneKernel.apply(rows, self, sizes)
         parts: list[Any] = [None] * len(self.target.channels)
         for j, k, matrix in self._matrices():
@@ -115,7 +114,7 @@ class _OneKernel(torch.autograd.Function):
 
 
 def _launched(rows: Tensor, weights: Tensor, counts: list[int], width: int, text: str) -> Tensor:
-    return torch.ops.nequip_fast.triton_linear(rows, weights, counts, width, text, exact_precision(rows))
+    return backend.kernel("linear", rows)(rows, weights, counts, width, text, exact_precision(rows))
 
 
 def exact_precision(rows: Tensor) -> str:
@@ -126,16 +125,17 @@ def exact_precision(rows: Tensor) -> str:
 def _described(
     ends: Sequence[tuple[int, int]], matrices: Sequence[Tensor], source: Rows, target: Rows, types: int
 ) -> tuple[str, Tensor]:
-    """The text and the weights [types, ·] that :mod:`nequip_fast.kernels.linear` reads."""
-    segments: list[Any] = [
-        [start, c.mul, 2 * c.l + 1, []] for c, start in zip(target.channels, target.starts, strict=False)
-    ]
+    """The text that ``LinearProblem`` of csrc/problems/linear.h describes, and the weights [types, ·]."""
+    sources: list[list[int]] = [[] for _ in target.channels]
     begin = 0
     for (j, k), matrix in zip(ends, matrices, strict=True):
-        segments[k][3].append([source.starts[j], source.channels[j].mul, begin])
+        sources[k] += source.starts[j], source.channels[j].mul, begin
         begin += matrix[0].numel()
+    numbers = [source.width, target.width]
+    for c, start, its in zip(target.channels, target.starts, sources, strict=False):
+        numbers += start, c.mul, 2 * c.l + 1, len(its) // 3, *its
     flat = [matrix.reshape(types, -1) for matrix in matrices]
-    return dumps(segments, separators=(",", ":")), torch.cat(flat, 1) if flat else torch.zeros(types, 0)
+    return " ".join(map(str, numbers)), torch.cat(flat, 1) if flat else torch.zeros(types, 0)
 
 
 class Gate(nn.Module):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +29,8 @@ KERNELS = {  # operator -> the backends that have kernels for it
     "segment_sum": ("cpu", "cuda", "triton"),
     "gate": ("cpu", "cuda", "triton"),
     "radial": ("cpu", "cuda", "triton"),
-    "hermite": ("triton",),  # this and the next of the engine, where that in C++ does not run
-    "linear": ("triton",),
+    "hermite": ("cuda", "triton"),  # this and the next of the engine, where that in C++ does not run
+    "linear": ("cuda", "triton"),
 }
 _ENVIRONMENT = "NEQUIP_FAST_BACKEND"
 _EMULATED_LIBRARY = os.environ.get("NEQUIP_FAST_EMULATED_CUDA")  # for tests: what tests/simt builds
@@ -154,6 +155,14 @@ def can(operator: str, name: str, tensor: Tensor, problem: str = "") -> bool:
     if get_backend() not in ("auto", name):
         return False
     return why_not(operator, name, tensor.device.type, tensor.dtype, problem) is None
+
+
+def kernel(operator: str, tensor: Tensor) -> Any:
+    """The operator of torch of the first backend that may and can run ``operator``; None: do without a kernel."""
+    for name in KERNELS[operator]:
+        if can(operator, name, tensor):
+            return getattr(torch.ops.nequip_fast, f"triton_{operator}" if name == "triton" else operator)
+    return None
 
 
 def why_not(operator: str, name: str, device: str, dtype: torch.dtype, problem: str = "") -> str | None:

@@ -16,11 +16,11 @@ TARGET = Rows([Channels(1, 35), Channels(0, 16), Channels(3, 2), Channels(2, 9),
 ENDS = [(0, 1), (0, 4), (2, 1), (2, 4), (1, 0), (4, 0), (3, 3)]  # nothing reaches the segment of degree 3
 
 
-def expected(maps, rows, counts):
-    parts = [rows.new_zeros(rows.shape[0], c.mul, 2 * c.l + 1) for c in TARGET.channels]
+def expected(maps, rows, counts, source=SOURCE, target=TARGET):
+    parts = [rows.new_zeros(rows.shape[0], c.mul, 2 * c.l + 1) for c in target.channels]
     of_row = torch.arange(len(counts), device=rows.device).repeat_interleave(torch.tensor(counts, device=rows.device))
     for linear in maps:
-        x, matrix = SOURCE.segment(rows, linear.source), linear.matrix.to(rows)
+        x, matrix = source.segment(rows, linear.source), linear.matrix.to(rows)
         some = matrix[of_row] if matrix.dim() == 3 else matrix.expand(len(rows), -1, -1)
         parts[linear.target] = parts[linear.target] + torch.einsum("nui,nuv->nvi", x, some)
     return torch.cat([part.flatten(1) for part in parts], 1)
@@ -55,3 +55,15 @@ def test_no_maps():
         torch.randn(4, SOURCE.width, dtype=torch.float64, device=DEVICE), [4]
     )
     assert torch.equal(value, torch.zeros(4, TARGET.width, dtype=torch.float64, device=DEVICE))
+
+
+def test_more_than_one_launch_takes(monkeypatch):
+    """Many targets, one of them with many sources, and many types, some without rows."""
+    monkeypatch.setattr(rows_module, "_FEW_ROWS", 10**9)
+    source, target = Rows([Channels(1, 2)] * 70), Rows([Channels(1, 3)] * 18)
+    ends = [(j, 1) for j in range(70)] + [(j, j) for j in range(2, 17)]
+    counts = [k % 3 for k in range(40)]
+    maps = [LinearMap(j, k, torch.randn(len(counts), 2, 3, dtype=torch.float64)) for j, k in ends]
+    rows = torch.randn(sum(counts), source.width, dtype=torch.float64)
+    found = LinearMaps(maps, source, target, torch.float64).to(DEVICE)(rows.to(DEVICE), counts)
+    assert relative_error(found.cpu(), expected(maps, rows, counts, source, target)) < 1e-13

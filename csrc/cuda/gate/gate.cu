@@ -64,7 +64,7 @@ NF_INLINE auto with_dim(int dim, const Run& run) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    values(const Args<T> args, const T* __restrict__ x, T* __restrict__ out, int64_t rows) {
+    gate_kernel(const Args<T> args, const T* __restrict__ x, T* __restrict__ out, int64_t rows) {
   each_channel(args, rows, [&](const Segment<T>& s, int64_t row, int u) {
     const T* const from = x + row * args.dim_in;
     T* const to = out + row * args.dim_out + s.out + u * s.dim;
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    vjp(const Args<T> args, const T* __restrict__ x, const T* __restrict__ g, T* __restrict__ dx, int64_t rows) {
+    gate_vjp_kernel(const Args<T> args, const T* __restrict__ x, const T* __restrict__ g, T* __restrict__ dx, int64_t rows) {
   each_channel(args, rows, [&](const Segment<T>& s, int64_t row, int u) {
     const T *const from = x + row * args.dim_in, *const at_g = g + row * args.dim_out + s.out + u * s.dim;
     T* const to = dx + row * args.dim_in;
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    vjp_grad(const Args<T> args, const T* __restrict__ x, const T* __restrict__ g, const T* __restrict__ c,
+    gate_vjp_grad_kernel(const Args<T> args, const T* __restrict__ x, const T* __restrict__ g, const T* __restrict__ c,
              T* __restrict__ dx, T* __restrict__ dg, int64_t rows) {
   each_channel(args, rows, [&](const Segment<T>& s, int64_t row, int u) {
     const int64_t at_out = row * args.dim_out + s.out + u * s.dim;
@@ -142,7 +142,7 @@ int clear(const GateProblem& problem, T* dx, int64_t rows, void* stream) {
 template <class T>
 int gate(const GateProblem& problem, const T* x, T* out, int64_t rows, void* stream) {
   return launch_each<T>(problem, rows, [&](const Args<T>& args, unsigned blocks) {
-    NF_LAUNCH((values<T>), blocks, kThreads, stream, args, x, out, rows);
+    NF_LAUNCH((gate_kernel<T>), blocks, kThreads, stream, args, x, out, rows);
   });
 }
 
@@ -150,7 +150,7 @@ template <class T>
 int gate_vjp(const GateProblem& problem, const T* x, const T* g, T* dx, int64_t rows, void* stream) {
   if (const int error = clear(problem, dx, rows, stream); error != cudaSuccess) return error;
   return launch_each<T>(problem, rows, [&](const Args<T>& args, unsigned blocks) {
-    NF_LAUNCH((vjp<T>), blocks, kThreads, stream, args, x, g, dx, rows);
+    NF_LAUNCH((gate_vjp_kernel<T>), blocks, kThreads, stream, args, x, g, dx, rows);
   });
 }
 
@@ -159,7 +159,7 @@ int gate_vjp_grad(const GateProblem& problem, const T* x, const T* g, const T* c
                   void* stream) {
   if (const int error = clear(problem, dx, rows, stream); error != cudaSuccess) return error;
   return launch_each<T>(problem, rows, [&](const Args<T>& args, unsigned blocks) {
-    NF_LAUNCH((vjp_grad<T>), blocks, kThreads, stream, args, x, g, c, dx, dg, rows);
+    NF_LAUNCH((gate_vjp_grad_kernel<T>), blocks, kThreads, stream, args, x, g, c, dx, dg, rows);
   });
 }
 

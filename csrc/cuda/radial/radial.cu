@@ -17,13 +17,14 @@ __device__ RadialBasis basis(const RadialProblem& problem) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    values(const RadialProblem problem, const double* __restrict__ x, T* __restrict__ out, int64_t edges) {
+    radial_kernel(const RadialProblem problem, const double* __restrict__ x, T* __restrict__ out, int64_t edges) {
   const int64_t edge = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (edge < edges) basis(problem).values(x[edge], out + edge * problem.size);
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) vjp(const RadialProblem problem, const double* __restrict__ x,
+__global__ void __launch_bounds__(kThreads)
+    radial_vjp_kernel(const RadialProblem problem, const double* __restrict__ x,
                                                 const T* __restrict__ g, double* __restrict__ dx, int64_t edges) {
   const int64_t edge = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (edge < edges) dx[edge] = basis(problem).vjp(x[edge], g + edge * problem.size);
@@ -31,7 +32,7 @@ __global__ void __launch_bounds__(kThreads) vjp(const RadialProblem problem, con
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    vjp_grad(const RadialProblem problem, const double* __restrict__ x, const T* __restrict__ g,
+    radial_vjp_grad_kernel(const RadialProblem problem, const double* __restrict__ x, const T* __restrict__ g,
              const double* __restrict__ c, double* __restrict__ dx, T* __restrict__ dg, int64_t edges) {
   const int64_t edge = int64_t(blockIdx.x) * kThreads + threadIdx.x, at = edge * problem.size;
   if (edge < edges) dx[edge] = basis(problem).vjp_grad(x[edge], g + at, c[edge], dg + at);
@@ -42,14 +43,14 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 int radial(const RadialProblem& problem, const double* x, T* out, int64_t edges, void* stream) {
   if (edges == 0) return cudaSuccess;
-  NF_LAUNCH((values<T>), blocks(edges), kThreads, stream, problem, x, out, edges);
+  NF_LAUNCH((radial_kernel<T>), blocks(edges), kThreads, stream, problem, x, out, edges);
   return int(cudaGetLastError());
 }
 
 template <class T>
 int radial_vjp(const RadialProblem& problem, const double* x, const T* g, double* dx, int64_t edges, void* stream) {
   if (edges == 0) return cudaSuccess;
-  NF_LAUNCH((vjp<T>), blocks(edges), kThreads, stream, problem, x, g, dx, edges);
+  NF_LAUNCH((radial_vjp_kernel<T>), blocks(edges), kThreads, stream, problem, x, g, dx, edges);
   return int(cudaGetLastError());
 }
 
@@ -57,7 +58,7 @@ template <class T>
 int radial_vjp_grad(const RadialProblem& problem, const double* x, const T* g, const double* c, double* dx, T* dg,
                     int64_t edges, void* stream) {
   if (edges == 0) return cudaSuccess;
-  NF_LAUNCH((vjp_grad<T>), blocks(edges), kThreads, stream, problem, x, g, c, dx, dg, edges);
+  NF_LAUNCH((radial_vjp_grad_kernel<T>), blocks(edges), kThreads, stream, problem, x, g, c, dx, dg, edges);
   return int(cudaGetLastError());
 }
 

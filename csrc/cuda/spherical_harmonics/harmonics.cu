@@ -91,7 +91,7 @@ NF_INLINE void load_vector(T (&to)[3], const T* rows, int64_t row, bool there) {
 
 template <class T, int known>
 __global__ void __launch_bounds__(Shape<known>::threads)
-    values(const Args<T> args, const T* __restrict__ r, T* __restrict__ y, int64_t rows) {
+    harmonics_kernel(const Args<T> args, const T* __restrict__ r, T* __restrict__ y, int64_t rows) {
   NF_SHARED(T, memory, Shape<known>::threads * Shape<known>::stride);
   const Tile<T, known> tile(memory, rows);
   T v[3];
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(Shape<known>::threads)
 
 template <class T, int known>
 __global__ void __launch_bounds__(Shape<known>::threads)
-    vjp(const Args<T> args, const T* __restrict__ r, const T* __restrict__ g, T* __restrict__ dr, int64_t rows) {
+    harmonics_vjp_kernel(const Args<T> args, const T* __restrict__ r, const T* __restrict__ g, T* __restrict__ dr, int64_t rows) {
   NF_SHARED(T, memory, Shape<known>::threads * Shape<known>::stride);
   const Tile<T, known> tile(memory, rows);
   tile.read(args, g);
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(Shape<known>::threads)
 
 template <class T, int known>
 __global__ void __launch_bounds__(Shape<known>::threads)
-    vjp_grad(const Args<T> args, const T* __restrict__ r, const T* __restrict__ g, const T* __restrict__ c,
+    harmonics_vjp_grad_kernel(const Args<T> args, const T* __restrict__ r, const T* __restrict__ g, const T* __restrict__ c,
              T* __restrict__ dr, T* __restrict__ dg, int64_t rows) {
   NF_SHARED(T, memory, Shape<known>::threads * Shape<known>::stride);
   const Tile<T, known> tile(memory, rows);
@@ -181,14 +181,14 @@ int launch_each(const HarmonicProblem& problem, int64_t rows, const Launch& laun
 template <class T>
 int harmonics(const HarmonicProblem& problem, const T* r, T* y, int64_t rows, void* stream) {
   return launch_each<T>(problem, rows, [&](auto known, const Args<T>& args, unsigned blocks, int threads) {
-    NF_LAUNCH((values<T, decltype(known)::value>), blocks, threads, stream, args, r, y, rows);
+    NF_LAUNCH((harmonics_kernel<T, decltype(known)::value>), blocks, threads, stream, args, r, y, rows);
   });
 }
 
 template <class T>
 int harmonics_vjp(const HarmonicProblem& problem, const T* r, const T* g, T* dr, int64_t rows, void* stream) {
   return launch_each<T>(problem, rows, [&](auto known, const Args<T>& args, unsigned blocks, int threads) {
-    NF_LAUNCH((vjp<T, decltype(known)::value>), blocks, threads, stream, args, r, g, dr, rows);
+    NF_LAUNCH((harmonics_vjp_kernel<T, decltype(known)::value>), blocks, threads, stream, args, r, g, dr, rows);
   });
 }
 
@@ -196,7 +196,7 @@ template <class T>
 int harmonics_vjp_grad(const HarmonicProblem& problem, const T* r, const T* g, const T* c, T* dr, T* dg, int64_t rows,
                        void* stream) {
   return launch_each<T>(problem, rows, [&](auto known, const Args<T>& args, unsigned blocks, int threads) {
-    NF_LAUNCH((vjp_grad<T, decltype(known)::value>), blocks, threads, stream, args, r, g, c, dr, dg, rows);
+    NF_LAUNCH((harmonics_vjp_grad_kernel<T, decltype(known)::value>), blocks, threads, stream, args, r, g, c, dr, dg, rows);
   });
 }
 
