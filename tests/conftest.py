@@ -50,3 +50,11 @@ def isa(request):
         pytest.skip(f"this processor has no {request.param}")
     yield request.param
     torch.ops.nequip_fast.set_cpu_isa(before)
+
+
+@pytest.fixture(params=["triton", "cuda"] if torch.cuda.is_available() else [KERNELS])
+def each_kernel(request):
+    """Run the test with every backend that has kernels for this machine, or the one whose kernels are tested."""
+    from nequip_fast.ops import set_backend
+
+    set_backend(request.param)  # _same_start sets it back

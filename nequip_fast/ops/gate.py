@@ -195,7 +195,7 @@ def _refined(*partitions: Sequence[int]) -> Iterator[tuple[Any, ...]]:
         yield stop - start, *((i, start - some[i]) for i, some in zip(blocks, bounds, strict=True))
 
 
-# --- the operators: csrc/register.cpp has the schemas, csrc/cpu/gate, csrc/cuda/gate and nequip_fast/kernels/gate.py the kernels ---
+# --- the operators: csrc/register.cpp has the schemas, csrc/cpu, csrc/cuda and nequip_fast/kernels the kernels ---
 
 
 def _fake(x: Tensor, text: str) -> Tensor:

@@ -106,7 +106,7 @@ def scale(l: int, normalization: str) -> float:
     return {"component": 1.0, "norm": 1 / sqrt(2 * l + 1), "integral": 1 / sqrt(4 * pi)}[normalization]
 
 
-# --- the compiled operators: csrc/register.cpp has the schemas, csrc/cpu/spherical_harmonics the kernels ---
+# --- the operators: csrc/register.cpp has the schemas, csrc/cpu, csrc/cuda and nequip_fast/kernels the kernels ---
 
 
 def _fake(vectors: Tensor, degrees: Sequence[int], *_: Any) -> Tensor:

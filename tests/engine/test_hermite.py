@@ -10,6 +10,7 @@ from nequip_fast.engine.program import RadialNetwork, RadialTable
 from nequip_fast.engine.radial import hermite
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.usefixtures("each_kernel")
 
 
 @pytest.mark.parametrize("count", [2, 3, 64, 65, 129])

@@ -11,6 +11,7 @@ from nequip_fast.engine.rows import LinearMaps, Rows
 from tests.helpers import relative_error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.usefixtures("each_kernel")
 SOURCE = Rows([Channels(0, 33), Channels(1, 7), Channels(0, 5), Channels(2, 40), Channels(1, 1)])
 TARGET = Rows([Channels(1, 35), Channels(0, 16), Channels(3, 2), Channels(2, 9), Channels(0, 70)])
 ENDS = [(0, 1), (0, 4), (2, 1), (2, 4), (1, 0), (4, 0), (3, 3)]  # nothing reaches the segment of degree 3
