@@ -230,16 +230,25 @@ NF_INLINE Direction<T, Vec<T>> textbook_axes(const Vec<T> (&v)[3]) {
   return {v[2], v[0], v[1]};
 }
 
-template <class T, class S, class Problem>
-NF_INLINE Direction<T, S> direction(const Problem& problem, const Direction<T, S>& r) {
-  return problem.normalize ? normalized<T>(r) : r;
+// What harmonics are taken of.
+template <class T, class Problem>
+NF_INLINE Direction<T, Vec<T>> direction(const Problem& problem, const Vec<T> (&r)[3]) {
+  const auto v = textbook_axes<T>(r);
+  return problem.normalize ? normalized<T>(v) : v;
+}
+
+// … with its derivative along `along`
+template <class T, class Problem>
+NF_INLINE Direction<T, Dual<T>> direction(const Problem& problem, const Vec<T> (&r)[3], const Vec<T> (&along)[3]) {
+  const auto v = textbook_axes<T>(r), t = textbook_axes<T>(along);
+  const Direction<T, Dual<T>> both{{v.x, t.x}, {v.y, t.y}, {v.z, t.z}};
+  return problem.normalize ? normalized<T>(both) : both;
 }
 
 // put(k, Y_k)
 template <class T, class Degree, class Problem, class Put>
-NF_INLINE void harmonics(Degree l_max, const Problem& problem, const Vec<T> (&r)[3], const Put& put) {
+NF_INLINE void harmonics(Degree l_max, const Problem& problem, const Direction<T, Vec<T>>& d, const Put& put) {
   using V = Vec<T>;
-  const auto d = direction<T>(problem, textbook_axes<T>(r));
   const Powers<T, V> powers(d, l_max);
   sweep<T>(
       d, l_max, [&](auto l, auto m, const V& p, const V&, const V&) { put_values(problem, powers, l, m, p, put); },
@@ -248,9 +257,9 @@ NF_INLINE void harmonics(Degree l_max, const Problem& problem, const Vec<T> (&r)
 
 // put(c, Σ_k g(k) ∂Y_k/∂r_c)
 template <class T, class Degree, class Problem, class Get, class Put>
-NF_INLINE void harmonics_vjp(Degree l_max, const Problem& problem, const Vec<T> (&r)[3], const Get& g, const Put& put) {
+NF_INLINE void harmonics_vjp(Degree l_max, const Problem& problem, const Direction<T, Vec<T>>& d, const Get& g,
+                             const Put& put) {
   using V = Vec<T>;
-  const auto d = direction<T>(problem, textbook_axes<T>(r));
   const Powers<T, V> powers(d, l_max);
   Gradient<T, V, Problem, Get> gradient(problem, powers, g);
   sweep<T>(
@@ -260,13 +269,11 @@ NF_INLINE void harmonics_vjp(Degree l_max, const Problem& problem, const Vec<T> 
   gradient.finish(d, put);
 }
 
-// put(c, Σ_k g(k) ∂²Y_k/∂r_c∂r · along) and put_g(k, ∂Y_k/∂r · along); g(k) is asked for before put_g(k).
+// put(c, Σ_k g(k) ∂²Y_k/∂r_c∂r · t) and put_g(k, ∂Y_k/∂r · t) with t the tangent of d; g(k) is asked for before put_g(k).
 template <class T, class Degree, class Problem, class Get, class Put, class PutG>
-NF_INLINE void harmonics_vjp_grad(Degree l_max, const Problem& problem, const Vec<T> (&r)[3], const Vec<T> (&along)[3],
-                                  const Get& g, const Put& put, const PutG& put_g) {
+NF_INLINE void harmonics_vjp_grad(Degree l_max, const Problem& problem, const Direction<T, Dual<T>>& d, const Get& g,
+                                  const Put& put, const PutG& put_g) {
   using S = Dual<T>;
-  const auto v = textbook_axes<T>(r), t = textbook_axes<T>(along);
-  const auto d = direction<T>(problem, Direction<T, S>{{v.x, t.x}, {v.y, t.y}, {v.z, t.z}});
   const Powers<T, S> powers(d, l_max);
   Gradient<T, S, Problem, Get> gradient(problem, powers, g);
   sweep<T>(

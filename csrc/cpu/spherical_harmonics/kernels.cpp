@@ -49,8 +49,8 @@ struct Kernels {
     alignas(64) Column<T> values[kMaxDim];
     for (int64_t i = begin; i < end; i += kLanes<T>) {
       const int count = int(std::min<int64_t>(kLanes<T>, end - i));
-      harmonics<T>(l_max, problem, VectorRows<T>::read(r + i * 3, count).column,
-                   [&](int k, Vec<T> value) { store(values[k], value); });
+      const auto d = direction<T>(problem, VectorRows<T>::read(r + i * 3, count).column);
+      harmonics<T>(l_max, problem, d, [&](int k, Vec<T> value) { store(values[k], value); });
       write_harmonics(problem, values, y + i * problem.dim(), count);
     }
   }
@@ -61,11 +61,11 @@ struct Kernels {
     alignas(64) Column<T> cotangent[kMaxDim];
     for (int64_t i = begin; i < end; i += kLanes<T>) {
       const int count = int(std::min<int64_t>(kLanes<T>, end - i));
-      const VectorRows<T> v = VectorRows<T>::read(r + i * 3, count);
+      const auto d = direction<T>(problem, VectorRows<T>::read(r + i * 3, count).column);
       VectorRows<T> to;
       read_cotangent(problem, g + i * problem.dim(), count, cotangent);
       harmonics_vjp<T>(
-          l_max, problem, v.column, [&](int k) { return load(cotangent[k]); },
+          l_max, problem, d, [&](int k) { return load(cotangent[k]); },
           [&](int c, Vec<T> value) { to.column[c] = value; });
       to.write(dr + i * 3, count);
     }
@@ -78,10 +78,11 @@ struct Kernels {
     for (int64_t i = begin; i < end; i += kLanes<T>) {
       const int count = int(std::min<int64_t>(kLanes<T>, end - i));
       const VectorRows<T> v = VectorRows<T>::read(r + i * 3, count), along = VectorRows<T>::read(c + i * 3, count);
+      const auto d = direction<T>(problem, v.column, along.column);
       VectorRows<T> to;
       read_cotangent(problem, g + i * problem.dim(), count, cotangent);
       harmonics_vjp_grad<T>(
-          l_max, problem, v.column, along.column, [&](int k) { return load(cotangent[k]); },
+          l_max, problem, d, [&](int k) { return load(cotangent[k]); },
           [&](int c, Vec<T> value) { to.column[c] = value; }, [&](int k, Vec<T> value) { store(values[k], value); });
       to.write(dr + i * 3, count);
       write_harmonics(problem, values, dg + i * problem.dim(), count);

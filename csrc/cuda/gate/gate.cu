@@ -78,7 +78,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    gate_vjp_kernel(const Args<T> args, const T* __restrict__ x, const T* __restrict__ g, T* __restrict__ dx, int64_t rows) {
+    gate_vjp_kernel(const Args<T> args, const T* __restrict__ x, const T* __restrict__ g, T* __restrict__ dx,
+                    int64_t rows) {
   each_channel(args, rows, [&](const Segment<T>& s, int64_t row, int u) {
     const T *const from = x + row * args.dim_in, *const at_g = g + row * args.dim_out + s.out + u * s.dim;
     T* const to = dx + row * args.dim_in;
@@ -93,7 +94,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     gate_vjp_grad_kernel(const Args<T> args, const T* __restrict__ x, const T* __restrict__ g, const T* __restrict__ c,
-             T* __restrict__ dx, T* __restrict__ dg, int64_t rows) {
+                         T* __restrict__ dx, T* __restrict__ dg, int64_t rows) {
   each_channel(args, rows, [&](const Segment<T>& s, int64_t row, int u) {
     const int64_t at_out = row * args.dim_out + s.out + u * s.dim;
     const T *const from = x + row * args.dim_in, *const along = c + row * args.dim_in;

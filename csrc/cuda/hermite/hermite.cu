@@ -21,8 +21,8 @@ NF_INLINE int64_t interval_of(double x, const double* knots, int64_t count) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    hermite_kernel(const double* __restrict__ x, const double* __restrict__ knots, int64_t count, int64_t* __restrict__ first,
-           T* __restrict__ values, T* __restrict__ slopes, int64_t edges) {
+    hermite_kernel(const double* __restrict__ x, const double* __restrict__ knots, int64_t count,
+                   int64_t* __restrict__ first, T* __restrict__ values, T* __restrict__ slopes, int64_t edges) {
   NF_SHARED(T, value, kThreads * kRows);
   NF_SHARED(T, slope, kThreads * kRows);
   const int64_t begin = int64_t(blockIdx.x) * kThreads, edge = begin + threadIdx.x;
@@ -49,8 +49,8 @@ template <class T>
 int hermite(const double* x, const double* knots, int64_t count, int64_t* first, T* values, T* slopes, int64_t edges,
             void* stream) {
   if (edges == 0) return cudaSuccess;
-  NF_LAUNCH((hermite_kernel<T>), unsigned((edges + kThreads - 1) / kThreads), kThreads, stream, x, knots, count, first, values,
-            slopes, edges);
+  NF_LAUNCH((hermite_kernel<T>), unsigned((edges + kThreads - 1) / kThreads), kThreads, stream, x, knots, count, first,
+            values, slopes, edges);
   return int(cudaGetLastError());
 }
 

@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    radial_vjp_kernel(const RadialProblem problem, const double* __restrict__ x,
-                                                const T* __restrict__ g, double* __restrict__ dx, int64_t edges) {
+    radial_vjp_kernel(const RadialProblem problem, const double* __restrict__ x, const T* __restrict__ g,
+                      double* __restrict__ dx, int64_t edges) {
   const int64_t edge = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (edge < edges) dx[edge] = basis(problem).vjp(x[edge], g + edge * problem.size);
 }
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     radial_vjp_grad_kernel(const RadialProblem problem, const double* __restrict__ x, const T* __restrict__ g,
-             const double* __restrict__ c, double* __restrict__ dx, T* __restrict__ dg, int64_t edges) {
+                           const double* __restrict__ c, double* __restrict__ dx, T* __restrict__ dg, int64_t edges) {
   const int64_t edge = int64_t(blockIdx.x) * kThreads + threadIdx.x, at = edge * problem.size;
   if (edge < edges) dx[edge] = basis(problem).vjp_grad(x[edge], g + at, c[edge], dg + at);
 }

@@ -96,13 +96,14 @@ __global__ void __launch_bounds__(Shape<known>::threads)
   const Tile<T, known> tile(memory, rows);
   T v[3];
   load_vector(v, r, tile.row(), tile.has_row());
-  harmonics<T>(degree<known>(args), args, v, [&](int k, T value) { tile.at(k) = value; });
+  harmonics<T>(degree<known>(args), args, direction<T>(args, v), [&](int k, T value) { tile.at(k) = value; });
   tile.write(args, y);
 }
 
 template <class T, int known>
 __global__ void __launch_bounds__(Shape<known>::threads)
-    harmonics_vjp_kernel(const Args<T> args, const T* __restrict__ r, const T* __restrict__ g, T* __restrict__ dr, int64_t rows) {
+    harmonics_vjp_kernel(const Args<T> args, const T* __restrict__ r, const T* __restrict__ g, T* __restrict__ dr,
+                         int64_t rows) {
   NF_SHARED(T, memory, Shape<known>::threads * Shape<known>::stride);
   const Tile<T, known> tile(memory, rows);
   tile.read(args, g);
@@ -111,14 +112,14 @@ __global__ void __launch_bounds__(Shape<known>::threads)
   load_vector(v, r, tile.row(), true);
   T* const to = dr + tile.row() * 3;
   harmonics_vjp<T>(
-      degree<known>(args), args, v, [&](int k) { return tile.at(k); },
+      degree<known>(args), args, direction<T>(args, v), [&](int k) { return tile.at(k); },
       [&](int c, T value) { to[c] = args.add ? to[c] + value : value; });
 }
 
 template <class T, int known>
 __global__ void __launch_bounds__(Shape<known>::threads)
-    harmonics_vjp_grad_kernel(const Args<T> args, const T* __restrict__ r, const T* __restrict__ g, const T* __restrict__ c,
-             T* __restrict__ dr, T* __restrict__ dg, int64_t rows) {
+    harmonics_vjp_grad_kernel(const Args<T> args, const T* __restrict__ r, const T* __restrict__ g,
+                              const T* __restrict__ c, T* __restrict__ dr, T* __restrict__ dg, int64_t rows) {
   NF_SHARED(T, memory, Shape<known>::threads * Shape<known>::stride);
   const Tile<T, known> tile(memory, rows);
   tile.read(args, g);
@@ -127,7 +128,7 @@ __global__ void __launch_bounds__(Shape<known>::threads)
   load_vector(along, c, tile.row(), tile.has_row());
   T* const to = dr + tile.row() * 3;
   harmonics_vjp_grad<T>(
-      degree<known>(args), args, v, along, [&](int k) { return tile.at(k); },
+      degree<known>(args), args, direction<T>(args, v, along), [&](int k) { return tile.at(k); },
       [&](int a, T value) {
         if (tile.has_row()) to[a] = args.add ? to[a] + value : value;
       },
@@ -196,7 +197,8 @@ template <class T>
 int harmonics_vjp_grad(const HarmonicProblem& problem, const T* r, const T* g, const T* c, T* dr, T* dg, int64_t rows,
                        void* stream) {
   return launch_each<T>(problem, rows, [&](auto known, const Args<T>& args, unsigned blocks, int threads) {
-    NF_LAUNCH((harmonics_vjp_grad_kernel<T, decltype(known)::value>), blocks, threads, stream, args, r, g, c, dr, dg, rows);
+    NF_LAUNCH((harmonics_vjp_grad_kernel<T, decltype(known)::value>), blocks, threads, stream, args, r, g, c, dr, dg,
+              rows);
   });
 }
 
