@@ -1,4 +1,4 @@
-"""A problem as one line of numbers: what the compiled operators take. csrc/cpu/description.h reads it.
+"""A problem as one line of numbers: what the compiled operators take. csrc/description.h reads it.
 
 One string, since torch hands over a list of numbers one by one, which for many paths takes longer than a small kernel;
 and the kernels know a string again that they have read before.

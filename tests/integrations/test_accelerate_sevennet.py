@@ -66,7 +66,7 @@ def test_the_calculator():
     """Float32, the model that SevenNet ships; a copy leaves the original as it was."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of accelerators, which need a GPU
-        calculator = SevenNetCalculator(SHIPPED["SevenNet-0"], device="cpu")
+        calculator = SevenNetCalculator(SHIPPED["SevenNet-0"][0], device="cpu")
     atoms = structures()[40]
     calculator.calculate(atoms)
     expected, original = calculator.results, calculator.model

@@ -1,9 +1,10 @@
 // All maps of a layer in one launch. A block computes kTile places (a component of a row) of kTile channels of a target,
 // a thread 4 × 4 of them in registers; factors pass through shared memory, kDepth channels of a source at a time.
 //
-// Small tiles keep many blocks busy where nodes are few: 1000 nodes of 128 channels to l = 2 are 1128 blocks, and two
-// reads of four numbers from shared memory serve 16 products. Where nodes are many, the larger tiles of a library's
-// products, on tensor cores, are better (_FEW_ROWS in nequip_fast/engine/rows.py).
+// Small tiles keep many blocks busy where nodes are few: 1000 nodes of 128 channels to l = 2 are 1128 blocks. Two reads of
+// four numbers from shared memory serve 16 products; but a block takes a number of float32 from L2 for every 16 too, at the
+// peak of an H100 7.4 TB/s, which is all that L2 gives. Where nodes are many, a library's products are better, whose larger
+// tiles read a quarter and run on tensor cores (_FEW_ROWS in nequip_fast/engine/rows.py).
 #include "cuda/linear/linear.h"
 
 #include <algorithm>
