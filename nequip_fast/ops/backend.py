@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -138,7 +138,7 @@ def choose(operator: str, tensor: Tensor, problem: str = "") -> str:
     if asked == "reference":
         return "reference"
     device = tensor.device.type
-    names = DEVICES.get(device, (device,)) if asked == "auto" else (asked,)
+    names = _in_order(device) if asked == "auto" else (asked,)
     reasons = [why_not(operator, name, device, tensor.dtype, problem) for name in names]
     for name, reason in zip(names, reasons, strict=True):
         if reason is None:
@@ -148,6 +148,24 @@ def choose(operator: str, tensor: Tensor, problem: str = "") -> str:
     if not torch.compiler.is_compiling():
         _say_once(operator, device, "; ".join(f"{n}: {reason}" for n, reason in zip(names, reasons, strict=True)))
     return "reference"
+
+
+def _in_order(device: str) -> Sequence[str]:
+    """The backends of a device, best first: while torch traces that is Triton, whose kernels become part of the trace.
+
+    A model that torch exports then runs without this library.
+    """
+    names = DEVICES.get(device, (device,))
+    if "triton" in names and (torch.compiler.is_compiling() or _recorded()):
+        return sorted(names, key=lambda name: name != "triton")
+    return names
+
+
+def _recorded() -> bool:
+    """Whether make_fx traces."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode  # not at import: it takes a tenth of a second
+
+    return get_proxy_mode() is not None
 
 
 def can(operator: str, name: str, tensor: Tensor, problem: str = "") -> bool:

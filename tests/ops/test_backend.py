@@ -34,6 +34,19 @@ def test_info_names_backend_and_reason():
     assert nequip_fast.info()["operators"]["conv"]["cpu"] == "reference: chosen by name"
 
 
+def test_traces_take_triton_before_cuda():
+    """Its kernels become part of what torch exports, which then needs no library of ours."""
+    orders = []
+
+    def function(x):
+        orders.append(list(backend._in_order("cuda")))
+        return x + 1
+
+    function(torch.ones(2))
+    torch.fx.experimental.proxy_tensor.make_fx(function)(torch.ones(2))
+    assert orders == [["cuda", "triton"], ["triton", "cuda"]]
+
+
 def test_plain_torch_is_never_silent():
     """Where ``auto`` has to do without a kernel, one warning says so and why."""
     problem = ConvProblem.from_irreps("0e", "0e", "0e", [(0, 0, 0)])

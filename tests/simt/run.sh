@@ -15,8 +15,9 @@ export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=lib
 export ASAN_OPTIONS=detect_leaks=0  # Python's own
 export NEQUIP_FAST_EMULATED_CUDA="$PWD/build/simt/_C.so" NEQUIP_FAST_TEST_KERNELS=cuda
 # Finite differences are left out, as where Triton's kernels are interpreted.
-tests=(tests/ops/test_conv.py tests/ops/test_conv_of_rows.py tests/ops/test_gate.py tests/ops/test_radial.py
-  tests/ops/test_segment_sum.py tests/ops/test_spherical_harmonics.py tests/engine/test_hermite.py
-  tests/engine/test_rows.py 'tests/engine/test_on_device.py::test_equals_the_engine_in_c[parity-crystals-table]'
+tests=(tests/ops/test_cuda.py tests/ops/test_conv.py tests/ops/test_conv_of_rows.py tests/ops/test_gate.py
+  tests/ops/test_radial.py tests/ops/test_segment_sum.py tests/ops/test_spherical_harmonics.py
+  tests/engine/test_hermite.py tests/engine/test_rows.py
+  'tests/engine/test_on_device.py::test_equals_the_engine_in_c[parity-crystals-table]'
   -k 'not finite_differences and not float32_per_instruction')
 exec python -m pytest -n 2 "${@:-${tests[@]}}"

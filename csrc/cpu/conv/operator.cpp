@@ -6,13 +6,14 @@
 #include <tuple>
 
 #include "cpu/conv/conv.h"
-#include "tensors.h"
+#include "tangents.h"
 
 namespace nf {
 namespace {
 
 // Shapes, dtypes and indices of a call, checked; contiguous copies where the caller's tensors are not.
 struct ConvInputs {
+  static constexpr const char* kTangents[] = {"conv: tangent of x", "conv: tangent of y", "conv: tangent of w"};
   const ConvProblem& problem;
   Tensor x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order;
   ConvGraph graph;
@@ -62,38 +63,15 @@ struct ConvInputs {
   }
 };
 
-// The tangents of a call, shapes as those of x, y and w; contiguous.
-struct ConvTangents {
-  std::optional<Tensor> x, y, w;
-
-  ConvTangents(const ConvInputs& in, const std::optional<Tensor>& x_, const std::optional<Tensor>& y_,
-               const std::optional<Tensor>& w_)
-      : x(checked(in, x_, in.x, "conv: tangent of x")), y(checked(in, y_, in.y, "conv: tangent of y")),
-        w(checked(in, w_, in.w, "conv: tangent of w")) {}
-
-  static std::optional<Tensor> checked(const ConvInputs& in, const std::optional<Tensor>& tangent, const Tensor& at,
-                                       const char* name) {
-    if (!tangent) return std::nullopt;
-    in.check_matrix(*tangent, at.size(0), at.size(1), name);
-    return as_contiguous(*tangent);
-  }
-
-  template <class T>
-  ConvTangent<T> direction() const {
-    const auto data = [](const std::optional<Tensor>& t) { return t ? t->const_data_ptr<T>() : nullptr; };
-    return {{data(x), data(y), data(w)}};
-  }
-};
-
 Tensor conv_tangent_cpu(Tensor x, Tensor y, Tensor w, std::optional<Tensor> dx, std::optional<Tensor> dy,
                         std::optional<Tensor> dw, Tensor receiver, Tensor sender, Tensor receiver_ptr,
                         Tensor receiver_order, Tensor sender_ptr, Tensor sender_order, std::string paths) {
   const ConvInputs in(x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order, paths);
-  const ConvTangents along(in, dx, dy, dw);
+  const Tangents along(in, dx, dy, dw);
   Tensor out = new_tensor(in.x, {in.graph.by_receiver.nodes, in.problem.dim_out});
   by_dtype(in.x, "conv", [&](auto t) {
     using T = decltype(t);
-    conv<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), out.mutable_data_ptr<T>(), threads());
+    conv<T>(in.graph, in.problem, in.point<T>(), along.direction<ConvTangent<T>, T>(), out.mutable_data_ptr<T>(), threads());
   });
   return out;
 }
@@ -110,7 +88,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_tangent_cpu(
     Tensor receiver, Tensor sender, Tensor receiver_ptr, Tensor receiver_order, Tensor sender_ptr, Tensor sender_order,
     std::string paths, bool want_x, bool want_y, bool want_w) {
   const ConvInputs in(x, y, w, receiver, sender, receiver_ptr, receiver_order, sender_ptr, sender_order, paths);
-  const ConvTangents along(in, dx, dy, dw);
+  const Tangents along(in, dx, dy, dw);
   const Tensor cotangent = as_contiguous(g);
   in.check_matrix(cotangent, in.graph.by_receiver.nodes, in.problem.dim_out, "conv: g");
   const auto like = [](const Tensor& tensor, bool wanted) {
@@ -121,7 +99,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_tangent_cpu(
     using T = decltype(t);
     const ConvGradient<T> to{want_x ? to_x.mutable_data_ptr<T>() : nullptr, want_y ? to_y.mutable_data_ptr<T>() : nullptr,
                              want_w ? to_w.mutable_data_ptr<T>() : nullptr};
-    conv_gradient<T>(in.graph, in.problem, in.point<T>(), along.direction<T>(), cotangent.const_data_ptr<T>(), to,
+    conv_gradient<T>(in.graph, in.problem, in.point<T>(), along.direction<ConvTangent<T>, T>(), cotangent.const_data_ptr<T>(), to,
                      threads());
   });
   return {to_x, to_y, to_w};

@@ -7,12 +7,14 @@
 #include <tuple>
 
 #include "cpu/tensor_product/product.h"
-#include "tensors.h"
+#include "tangents.h"
 
 namespace nf {
 namespace {
 
 struct Inputs {
+  static constexpr const char* kTangents[] = {"tensor_product: tangent of x", "tensor_product: tangent of y",
+                                              "tensor_product: tangent of w"};
   const ProductProblem& problem;
   Tensor x, y, w;
   int64_t batch = 1;
@@ -21,12 +23,12 @@ struct Inputs {
       : problem(ProductProblem::of(paths)), x(as_contiguous(x_)), y(as_contiguous(y_)), w(as_contiguous(w_)) {
     for (const Tensor* tensor : {&x, &y, &w})
       if (tensor->size(0) != 1) batch = tensor->size(0);
-    check(x, problem.dim_x, x.size(0) == 1 ? 1 : batch, "tensor_product: x");
-    check(y, problem.dim_y, y.size(0) == 1 ? 1 : batch, "tensor_product: y");
-    check(w, problem.dim_w, w.size(0) == 1 ? 1 : batch, "tensor_product: w");
+    check_matrix(x, x.size(0) == 1 ? 1 : batch, problem.dim_x, "tensor_product: x");
+    check_matrix(y, y.size(0) == 1 ? 1 : batch, problem.dim_y, "tensor_product: y");
+    check_matrix(w, w.size(0) == 1 ? 1 : batch, problem.dim_w, "tensor_product: w");
   }
 
-  void check(const Tensor& tensor, int64_t columns, int64_t rows, const char* name) const {
+  void check_matrix(const Tensor& tensor, int64_t rows, int64_t columns, const char* name) const {
     check_rows(tensor, rows, x.scalar_type(), name);
     STD_TORCH_CHECK(tensor.size(1) == columns, name, " must have ", columns, " columns for these paths");
   }
@@ -35,29 +37,6 @@ struct Inputs {
   ProductOperands<T> operands() const {
     return {batch, x.size(0), y.size(0), w.size(0), x.const_data_ptr<T>(), y.const_data_ptr<T>(),
             w.const_data_ptr<T>()};
-  }
-};
-
-// The tangents of a call, shapes as those of x, y and w; contiguous.
-struct Tangents {
-  std::optional<Tensor> x, y, w;
-
-  Tangents(const Inputs& in, const std::optional<Tensor>& x_, const std::optional<Tensor>& y_,
-           const std::optional<Tensor>& w_)
-      : x(checked(in, x_, in.x, "tensor_product: tangent of x")), y(checked(in, y_, in.y, "tensor_product: tangent of y")),
-        w(checked(in, w_, in.w, "tensor_product: tangent of w")) {}
-
-  static std::optional<Tensor> checked(const Inputs& in, const std::optional<Tensor>& tangent, const Tensor& at,
-                                       const char* name) {
-    if (!tangent) return std::nullopt;
-    in.check(*tangent, at.size(1), at.size(0), name);
-    return as_contiguous(*tangent);
-  }
-
-  template <class T>
-  ProductTangent<T> direction() const {
-    const auto data = [](const std::optional<Tensor>& t) { return t ? t->const_data_ptr<T>() : nullptr; };
-    return {data(x), data(y), data(w)};
   }
 };
 
@@ -78,7 +57,7 @@ Tensor tensor_product_tangent_cpu(Tensor x, Tensor y, Tensor w, std::optional<Te
   Tensor out = new_tensor(in.x, {in.batch, in.problem.dim_out});
   by_dtype(in.x, "tensor_product_tangent", [&](auto t) {
     using T = decltype(t);
-    tensor_product_tangent<T>(in.problem, in.operands<T>(), along.direction<T>(), out.mutable_data_ptr<T>(), threads());
+    tensor_product_tangent<T>(in.problem, in.operands<T>(), along.direction<ProductTangent<T>, T>(), out.mutable_data_ptr<T>(), threads());
   });
   return out;
 }
@@ -88,7 +67,7 @@ template <class Body>
 std::tuple<Tensor, Tensor, Tensor> gradients(const Inputs& in, const Tensor& g, bool want_x, bool want_y, bool want_w,
                                              const Body& body) {
   const Tensor cotangent = as_contiguous(g);
-  in.check(cotangent, in.problem.dim_out, in.batch, "tensor_product: g");
+  in.check_matrix(cotangent, in.batch, in.problem.dim_out, "tensor_product: g");
   const auto like = [](const Tensor& tensor, bool wanted) {
     return new_tensor(tensor, {wanted ? tensor.size(0) : 0, tensor.size(1)});
   };
@@ -115,7 +94,7 @@ std::tuple<Tensor, Tensor, Tensor> tensor_product_gradient_tangent_cpu(
   const Inputs in(x, y, w, paths);
   const Tangents along(in, dx, dy, dw);
   return gradients(in, g, want_x, want_y, want_w, [&]<class T>(const T* cotangent, const ProductGradients<T>& to) {
-    tensor_product_gradient_tangent<T>(in.problem, in.operands<T>(), along.direction<T>(), cotangent, to, threads());
+    tensor_product_gradient_tangent<T>(in.problem, in.operands<T>(), along.direction<ProductTangent<T>, T>(), cotangent, to, threads());
   });
 }
 

@@ -10,13 +10,17 @@ static_assert(G::paths <= kMostPaths && G::most2 <= kMostDegree);
 
 // Two channels a lane share what is made of the harmonics; one where that leaves lanes, or the device, without work. In
 // float64 and with a tangent two do not fit the registers.
+#if defined(NF_SIMT)
+[[maybe_unused]] constexpr int64_t kManyWarps = 1;  // so that tests on a few nodes run both kinds
+#else
 [[maybe_unused]] constexpr int64_t kManyWarps = 4096;
+#endif
 
 int blocks(const Neighbours& graph) { return int((graph.nodes + kWarpsPerBlock - 1) / kWarpsPerBlock); }
 
 template <class T>
 bool takes_two(const Neighbours& graph, const GroupArgs<T>& args) {
-  return sizeof(T) == 4 && args.mul > kLanes && graph.nodes * (args.mul / (2 * kLanes)) >= kManyWarps;
+  return sizeof(T) == 4 && args.mul > kLanes && graph.nodes * ((args.mul + 2 * kLanes - 1) / (2 * kLanes)) >= kManyWarps;
 }
 
 template <class T, int k, Mode mode>

@@ -6,6 +6,7 @@
 
 #include "cuda/conv/conv.h"
 #include "cuda/operator.h"
+#include "tangents.h"
 
 namespace nf::cuda {
 namespace {
@@ -23,6 +24,7 @@ struct TableTensors {
 // Shapes, dtypes and devices of a call, checked; contiguous copies where the caller's tensors are not. With a table, w is
 // its coefficients [edges, kTableRows].
 struct ConvInputs {
+  static constexpr const char* kTangents[] = {"tangent of x", "tangent of y", "tangent of w"};
   const ConvProblem& problem;
   const Call call;
   const Tensor x, y, w;
@@ -79,34 +81,13 @@ struct ConvInputs {
   }
 };
 
-// The tangents of a call, shapes as those of x, y and w; contiguous.
-struct ConvTangents {
-  std::optional<Tensor> x, y, w;
-
-  ConvTangents(const ConvInputs& in, const std::optional<Tensor>& x_, const std::optional<Tensor>& y_,
-               const std::optional<Tensor>& w_)
-      : x(checked(in, x_, in.x, "the tangent of x")), y(checked(in, y_, in.y, "the tangent of y")),
-        w(checked(in, w_, in.w, "the tangent of w")) {}
-
-  static std::optional<Tensor> checked(const ConvInputs& in, const std::optional<Tensor>& tangent, const Tensor& at,
-                                       const char* name) {
-    if (!tangent) return std::nullopt;
-    in.check_matrix(*tangent, at.size(0), at.size(1), name);
-    return as_contiguous(*tangent);
-  }
-
-  template <class T>
-  Rows<const T> direction() const {
-    const auto data = [](const std::optional<Tensor>& t) { return t ? t->const_data_ptr<T>() : nullptr; };
-    return {data(x), data(y), data(w)};
-  }
-};
+using ConvTangents = Tangents<ConvInputs>;
 
 Tensor conv_tangent(const ConvInputs& in, const ConvTangents& along) {
   Tensor out = new_tensor(in.x, {in.graph.by_receiver.nodes, in.problem.dim_out});
   by_dtype(in.x, "conv", [&](auto t) {
     using T = decltype(t);
-    const Inputs<T> inputs{in.point<T>(), along.direction<T>(), in.formed<T>(), nullptr};
+    const Inputs<T> inputs{in.point<T>(), along.direction<Rows<const T>, T>(), in.formed<T>(), nullptr};
     in.call.launched(conv<T>(in.graph, in.problem, inputs, out.mutable_data_ptr<T>(), in.call.stream));
   });
   return out;
@@ -125,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_gradient_tangent(const ConvInputs& in, c
     using T = decltype(t);
     const Rows<T> to{want_x ? to_x.mutable_data_ptr<T>() : nullptr, want_y ? to_y.mutable_data_ptr<T>() : nullptr,
                      want_w ? to_w.mutable_data_ptr<T>() : nullptr};
-    const Inputs<T> inputs{in.point<T>(), along.direction<T>(), in.formed<T>(), cotangent.const_data_ptr<T>()};
+    const Inputs<T> inputs{in.point<T>(), along.direction<Rows<const T>, T>(), in.formed<T>(), cotangent.const_data_ptr<T>()};
     in.call.launched(conv_gradient<T>(in.graph, in.problem, inputs, to, in.call.stream));
   });
   return {to_x, to_y, to_w};
