@@ -251,14 +251,14 @@ def _engine_calls(case: EngineCase, dtype: torch.dtype) -> list[tuple[str, Any]]
     single, precision = dtype == torch.float32, "tf32x3" if dtype == torch.float32 else "ieee"
     calls = [("hermite", lambda: operators.hermite.triton_hermite._init_fn(x, knots, single))]
     for name, maps in (("send", layer.send), ("mix", layer.mix), ("self connection", layer.self_connection)):
-        for what, weights, text, source, target in (
-            (name, maps.weights, maps.text, maps.source, maps.target),
-            (f"{name} reverse", maps.transposed, maps.text_back, maps.target, maps.source),
+        for what, weights, direction in (
+            (name, maps.weights, maps.there),
+            (f"{name} reverse", maps.transposed, maps.back),
         ):
-            rows = torch.empty(1_000, source.width, dtype=dtype, device="meta")
+            rows = torch.empty(1_000, direction.source.width, dtype=dtype, device="meta")
             counts = [1_000] + [0] * (len(weights) - 1)
             meta = torch.empty_like(weights, dtype=dtype, device="meta")
-            rest = rows, meta, counts, target.width, text, precision
+            rest = rows, meta, counts, direction.target.width, direction.text, precision
             calls.append((what, partial(operators.linear.triton_linear._init_fn, *rest)))
     return calls
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nequip_fast.engine.network import Network
-from nequip_fast.engine.pairs import Pairs, within_cutoff
+from nequip_fast.engine.pairs import Edges, Geometry, Pairs, edges_within, near
 from nequip_fast.engine.program import Program
 from nequip_fast.ops import Graph, backend, segment_sum
 
@@ -18,7 +18,7 @@ _WRONG = (
     "a distance is not finite; check the cell and the positions",
     "a position is not finite; check the structure or the time step",
 )
-_SPARE, _MULTIPLE = 1.05, 1024  # room for pairs in a captured step: so many times those there are, in multiples of this
+_SPARE, _MULTIPLE = 1.05, 1024  # room in a captured step: so many times what there is, in multiples of this
 
 _CAPTURING = Lock()  # torch allows one capture at a time
 
@@ -71,7 +71,11 @@ class DeviceEngine:
                 if not self._has_prepared(types, structure, kept):
                     self._prepare(types, structure, cells.shape[0], pairs, kept)
                 assert self._step is not None
-                found = self._step(positions, cells)
+                try:
+                    found = self._step(positions, cells)
+                except BaseException:  # of a capture, which leaves nothing that could go on
+                    self._step = None
+                    raise
         for failed, message in zip(found[-len(_WRONG) :].tolist(), _WRONG, strict=True):
             if failed:
                 raise RuntimeError(message)
@@ -94,12 +98,9 @@ class DeviceEngine:
             self._step.refill(self._uploaded(atoms, pairs, self._step.room))
         else:
             self._step = None  # its memory is free before there is another
-            room = -int(-count * _SPARE // _MULTIPLE) * _MULTIPLE if captured else count
-            step = _Step(self, atoms, self._uploaded(atoms, pairs, room), captured)
+            room = _with_spare(count) if captured else count
+            self._step = _Step(self, atoms, self._uploaded(atoms, pairs, room), captured)
             self.num_prepared += 1
-            if captured:
-                step.capture()
-            self._step = step
         self._step.atoms, self._step.kept = atoms, kept
 
     def _uploaded(self, atoms: _Atoms, pairs: PairList, room: int) -> Pairs:
@@ -157,17 +158,24 @@ class _Atoms(NamedTuple):
 
 
 class _Step:
-    """A step with memory for positions, cells and pairs of its own."""
+    """A step with memory for positions, cells and pairs of its own.
+
+    Args:
+        engine: whose network and cutoff it takes.
+        atoms, pairs: what they are.
+        fixed_size: of all tensors, whatever the number of edges, so that it can be captured.
+    """
 
     kept: Any = None
     captured: torch.cuda.CUDAGraph | None = None
+    edge_room: int | None = None  # for so many edges; None: as many as there are
 
     def __init__(self, engine: DeviceEngine, atoms: _Atoms, pairs: Pairs, fixed_size: bool) -> None:
         self.network, self.cutoff, self.atoms, self.pairs = engine.network, engine.cutoff, atoms, pairs
-        self.fixed_size = fixed_size  # of all tensors, whatever the number of edges
+        self.fixed_size = fixed_size
         self.positions = torch.zeros(len(atoms.types), 3, dtype=torch.float64, device=engine.device)
         self.cells = torch.zeros(atoms.structures, 3, 3, dtype=torch.float64, device=engine.device)
-        self.found: Tensor
+        self.found: Tensor | None = None
 
     @property
     def room(self) -> int:
@@ -178,6 +186,29 @@ class _Step:
         """Other pairs in the place of those before."""
         for old, new in zip(self.pairs, pairs, strict=True):
             old.copy_(new)
+
+    def __call__(self, positions: Tensor, cells: Tensor) -> Tensor:
+        """Energies, forces, dE/dstrain and what is wrong, one after the other, on the CPU."""
+        self.positions.copy_(positions)
+        self.cells.copy_(cells.view(-1, 3, 3))
+        if self.fixed_size and self.edge_room is None:
+            self._make_room()
+        *found, too_many_edges = self._run().split([self._results, 1])
+        if too_many_edges:
+            self._make_room()
+            *found, _ = self._run().split([self._results, 1])
+        return found[0]
+
+    @property
+    def _results(self) -> int:
+        return 4 * len(self.positions) + self.cells.numel() + len(_WRONG)
+
+    def _make_room(self) -> None:
+        """For the edges there are now and some more: fewer than pairs by as much as the skin of the list is thick."""
+        self.captured = self.found = None  # its memory is free before there is another
+        edges = int(near(self.pairs, self._geometry()).within.sum())
+        self.edge_room = min(_with_spare(edges), self.room)
+        self.capture()
 
     def capture(self) -> None:
         """As a CUDA graph; what is compiled when first run has to be before."""
@@ -194,33 +225,39 @@ class _Step:
                 self.found = self._compute()
             self.captured = graph
 
-    def __call__(self, positions: Tensor, cells: Tensor) -> Tensor:
-        """Energies, forces, dE/dstrain and what is wrong, one after the other, on the CPU."""
-        self.positions.copy_(positions)
-        self.cells.copy_(cells.view(-1, 3, 3))
+    def _run(self) -> Tensor:
         if self.captured is None:
             self.found = self._compute()
         else:
             self.captured.replay()
+        assert self.found is not None
         return self.found.cpu()
+
+    def _geometry(self) -> Geometry:
+        atoms = self.atoms
+        return Geometry(self.positions[atoms.order], self.cells, atoms.structure, atoms.types, self.cutoff)
+
+    def _edges(self) -> tuple[Edges, Tensor]:
+        """The edges, and what is wrong."""
+        geometry = self._geometry()
+        edges = edges_within(self.pairs, geometry, near(self.pairs, geometry), self.edge_room)
+        not_finite = ~torch.isfinite(geometry.positions).all()
+        return edges, torch.stack([edges.same_place, edges.not_finite, not_finite, edges.too_many])
 
     def _compute(self) -> Tensor:
         atoms = self.atoms
-        positions = self.positions[atoms.order]
-        edges = within_cutoff(
-            self.pairs, positions, self.cells, atoms.structure, atoms.types, self.cutoff, cut=not self.fixed_size
-        )
-        vectors = edges.vectors.requires_grad_()
-        with torch.enable_grad():
-            energies = self.network(vectors, edges.cutoff, edges.graph, atoms.types, atoms.counts)
-            (pull,) = torch.autograd.grad(energies.sum(), vectors)
+        edges, wrong = self._edges()
+        energies, pull = self.network(edges.vectors, edges.cutoff, edges.graph, atoms.types, atoms.counts)
         forces = segment_sum(pull, edges.graph) - segment_sum(pull, edges.graph.reversed())
-        strain = segment_sum((vectors.detach().unsqueeze(2) * pull.unsqueeze(1)).flatten(1), edges.graph)
+        strain = segment_sum((edges.vectors.unsqueeze(2) * pull.unsqueeze(1)).flatten(1), edges.graph)
         # a structure's atoms are summed by one thread a column: for a single one there is a better way
         strain = strain.sum(0) if atoms.structures == 1 else segment_sum(strain, atoms.by_structure)
-        wrong = torch.cat([edges.wrong, ~torch.isfinite(positions).all(keepdim=True).view(1)])
-        parts = energies.detach()[atoms.place], forces[atoms.place], strain, wrong.double()
+        parts = energies[atoms.place], forces[atoms.place], strain, wrong.double()
         return torch.cat([part.flatten() for part in parts])
+
+
+def _with_spare(count: int) -> int:
+    return -int(-count * _SPARE // _MULTIPLE) * _MULTIPLE
 
 
 def _check_range(values: Tensor, end: int, message: str) -> None:

@@ -6,9 +6,9 @@ Atoms are sorted by type, ``counts`` of each: a matrix for each type is a produc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from nequip_fast.ops import backend
 from nequip_fast.ops.gate import ACTIVATIONS, GateProblem, GateSegment, gate
 
 _FEW_ROWS = 4096  # a guess: nobody has measured yet where a library's products, one for each map, are faster
+_ROWS_AT_ONCE = 1 << 17  # a library multiplies: its products are there beside all of the result
 _SHORTEST_NORM = 1e-8  # kShortestNorm in csrc/cpu/engine/kernels.h
 
 
@@ -48,7 +49,8 @@ class Rows:
 
 
 class LinearMaps(nn.Module):
-    """From rows to rows: for each segment of the result the sum of products with the channels of its sources.
+    """From rows to rows: for each segment of the result the sum of products with the channels of its sources. Autograd
+    does not look through them.
 
     On a GPU one kernel does all of it where rows are few, and what a launch takes would be most of the time.
     """
@@ -58,84 +60,82 @@ class LinearMaps(nn.Module):
 
     def __init__(self, maps: Sequence[LinearMap], source: Rows, target: Rows, dtype: torch.dtype) -> None:
         super().__init__()
-        self.source, self.target = source, target
+        self.target = target
         types = next((linear.matrix.shape[0] for linear in maps if linear.matrix.dim() == 3), 1)
         self.by_type = any(linear.matrix.dim() == 3 for linear in maps)
-        self.ends = [(linear.source, linear.target) for linear in maps]
+        ends = [(linear.source, linear.target) for linear in maps]
         matrices = [
             (linear.matrix if linear.matrix.dim() == 3 else linear.matrix.unsqueeze(0)).expand(types, -1, -1)
             for linear in maps
         ]
-        self.text, weights = _described(self.ends, matrices, source, target, types)
+        self.there, weights = _Direction.of(ends, matrices, source, target, types)
         back = [matrix.mT for matrix in matrices]
-        self.text_back, weights_back = _described([end[::-1] for end in self.ends], back, target, source, types)
+        self.back, transposed = _Direction.of([end[::-1] for end in ends], back, target, source, types)
         self.register_buffer("weights", weights.to(dtype))
-        self.register_buffer("transposed", weights_back.to(dtype))
+        self.register_buffer("transposed", transposed.to(dtype))
 
-    def _matrices(self) -> Iterator[tuple[int, int, Tensor]]:
-        """(source, target, [types, mul_in, mul_out]) of each map."""
+    def product(self, rows: Tensor, counts: Sequence[int], into: Tensor | None = None) -> Tensor:
+        """[N, width of source] -> [N, width of target]; ``into``: to be added to this, in its place."""
+        return self.there(rows, self.weights, counts if self.by_type else [rows.shape[0]], into)
+
+    def gradient(self, g: Tensor, counts: Sequence[int], into: Tensor | None = None) -> Tensor:
+        """[N, width of target] -> [N, width of source], that of (g · product); ``into`` as in :meth:`product`."""
+        return self.back(g, self.transposed, counts if self.by_type else [g.shape[0]], into)
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """Maps from one kind of rows to another."""
+
+    ends: list[tuple[int, int]]  # source and target of each
+    source: Rows
+    target: Rows
+    text: str  # that LinearProblem of csrc/problems/linear.h describes
+
+    @classmethod
+    def of(
+        cls, ends: list[tuple[int, int]], matrices: Sequence[Tensor], source: Rows, target: Rows, types: int
+    ) -> tuple[_Direction, Tensor]:
+        """The maps, and their weights [types, ·]."""
+        sources: list[list[int]] = [[] for _ in target.channels]
+        begin = 0
+        for (j, k), matrix in zip(ends, matrices, strict=True):
+            sources[k] += source.starts[j], source.channels[j].mul, begin
+            begin += matrix[0].numel()
+        numbers = [source.width, target.width]
+        for c, start, its in zip(target.channels, target.starts, sources, strict=False):
+            numbers += start, c.mul, 2 * c.l + 1, len(its) // 3, *its
+        flat = [matrix.reshape(types, -1) for matrix in matrices]
+        weights = torch.cat(flat, 1) if flat else torch.zeros(types, 0)
+        return cls(ends, source, target, " ".join(map(str, numbers))), weights
+
+    def __call__(self, rows: Tensor, weights: Tensor, counts: Sequence[int], into: Tensor | None) -> Tensor:
+        kernel = backend.kernel("linear", rows) if rows.shape[0] <= _FEW_ROWS else None
+        if kernel is not None:
+            found = kernel(rows, weights, counts, self.target.width, self.text, exact_precision(rows))
+            return found if into is None else into.add_(found)
+        every = set(range(len(self.target.channels)))
+        out, written = (rows.new_empty(rows.shape[0], self.target.width), set()) if into is None else (into, every)
         begin = 0
         for j, k in self.ends:
             shape = self.source.channels[j].mul, self.target.channels[k].mul
             end = begin + shape[0] * shape[1]
-            yield j, k, self.weights[:, begin:end].unflatten(1, shape)
+            matrices = weights[:, begin:end].unflatten(1, shape)
+            of_types = self.source.segment(rows, j).split(counts), self.target.segment(out, k).split(counts), matrices
+            for of_type, place, matrix in zip(*of_types, strict=True):
+                for x, part in zip(of_type.split(_ROWS_AT_ONCE), place.split(_ROWS_AT_ONCE), strict=True):
+                    product = torch.einsum("nui,uv->nvi", x, matrix)
+                    part.add_(product) if k in written else part.copy_(product)
             begin = end
-
-    def forward(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """[N, width of source] -> [N, width of target]"""
-        sizes = list(counts) if self.by_type else [rows.shape[0]]
-        if rows.shape[0] <= _FEW_ROWS and backend.kernel("linear", rows) is not None:
-            return _OneKernel.apply(rows, self, sizes)
-        parts: list[Any] = [None] * len(self.target.channels)
-        for j, k, matrix in self._matrices():
-            slices = zip(self.source.segment(rows, j).split(sizes), matrix, strict=True)
-            products = [torch.einsum("nui,uv->nvi", some, own) for some, own in slices if len(some) or not len(rows)]
-            product = products[0] if len(products) == 1 else torch.cat(products)
-            before = parts[k]
-            parts[k] = product if before is None else before + product
-        for k, c in enumerate(self.target.channels):
-            part = rows.new_zeros(()) if parts[k] is None else parts[k]
-            parts[k] = part.expand(len(rows), c.mul, 2 * c.l + 1).flatten(1)
-        return torch.cat(parts, 1)
-
-
-class _OneKernel(torch.autograd.Function):
-    """The maps, and their transposes for the derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, maps: LinearMaps, counts: list[int]) -> Tensor:
-        ctx.rest = maps, counts
-        return _launched(rows, maps.weights, counts, maps.target.width, maps.text)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        maps, counts = ctx.rest
-        return _launched(g, maps.transposed, counts, maps.source.width, maps.text_back), None, None
-
-
-def _launched(rows: Tensor, weights: Tensor, counts: list[int], width: int, text: str) -> Tensor:
-    return backend.kernel("linear", rows)(rows, weights, counts, width, text, exact_precision(rows))
+            written = written | {k}
+        for k in every - written:
+            self.target.segment(out, k).zero_()
+        return out
 
 
 def exact_precision(rows: Tensor) -> str:
     """Of products of matrices, as accurate as their type: on tensor cores where three products make one of float32."""
     return "tf32x3" if rows.is_cuda and rows.dtype == torch.float32 else "ieee"
-
-
-def _described(
-    ends: Sequence[tuple[int, int]], matrices: Sequence[Tensor], source: Rows, target: Rows, types: int
-) -> tuple[str, Tensor]:
-    """The text that ``LinearProblem`` of csrc/problems/linear.h describes, and the weights [types, ·]."""
-    sources: list[list[int]] = [[] for _ in target.channels]
-    begin = 0
-    for (j, k), matrix in zip(ends, matrices, strict=True):
-        sources[k] += source.starts[j], source.channels[j].mul, begin
-        begin += matrix[0].numel()
-    numbers = [source.width, target.width]
-    for c, start, its in zip(target.channels, target.starts, sources, strict=False):
-        numbers += start, c.mul, 2 * c.l + 1, len(its) // 3, *its
-    flat = [matrix.reshape(types, -1) for matrix in matrices]
-    return " ".join(map(str, numbers)), torch.cat(flat, 1) if flat else torch.zeros(types, 0)
 
 
 class Gate(nn.Module):
@@ -168,6 +168,13 @@ class Gate(nn.Module):
             norm = square.clamp(min=_SHORTEST_NORM**2).sqrt()  # before the root, whose slope at zero is infinite
             parts.append((step.constant * ACTIVATIONS[step.activation](norm) / norm * x).flatten(1))
         return torch.cat(parts, 1)
+
+    def gradient(self, rows: Tensor, gated: Tensor | None, g: Tensor) -> Tensor:
+        """By ``rows``, a leaf of autograd, from that by what became of them; None if that is to be computed again."""
+        if gated is None:
+            with torch.enable_grad():
+                gated = self(rows)
+        return torch.autograd.grad(gated, rows, g)[0]
 
 
 class Dense(nn.Module):

@@ -74,6 +74,45 @@ def conv_of_table(
     return _conv(x, y, coefficients, table, first, graph, problem, "ieee")
 
 
+def conv_of_table_at(
+    begin: int, end: int, x: Tensor, y: Tensor, coefficients: Tensor, table: Tensor, first: Tensor, graph: Graph,
+    problem: ConvProblem,
+) -> Tensor:  # fmt: skip
+    """Rows ``begin`` … ``end − 1`` of :func:`conv_of_table`, not differentiable."""
+    operator = _operator(x, coefficients, first, problem)
+    if operator is None:
+        return conv_of_table(x, y, coefficients, table, first, graph, problem)[begin:end]
+    some = graph._replace(receiver_ptr=graph.receiver_ptr[begin : end + 1])
+    return operator(x, y, coefficients, table, first, *some, *_constants(operator, problem, "ieee"))
+
+
+def conv_of_table_gradient(
+    x: Tensor, y: Tensor, coefficients: Tensor, table: Tensor, first: Tensor, g: Tensor, graph: Graph,
+    problem: ConvProblem, want_x: bool,
+) -> tuple[Tensor | None, Tensor, Tensor]:  # fmt: skip
+    """The gradients of (g · :func:`conv_of_table`) by x, y and coefficients, for who walks back without autograd.
+
+    Args:
+        x, y, coefficients, table, first, graph, problem: those of :func:`conv_of_table`.
+        g: [N, dim_out].
+        want_x: whether that by x is.
+
+    Returns:
+        ([N, dim_x] or None, [E, dim_y], [E, K]), not differentiable.
+    """
+    x, y, h = x.detach(), y.detach(), coefficients.detach()
+    operator = _operator(x, h, first, problem)
+    if operator is not None:
+        rest = *graph, *_constants(operator, problem, "ieee")
+        to_x, to_y, to_h = operator.gradient(x, y, h, table, first, g, *rest, want_x, True, True)
+        return to_x if want_x else None, to_y, to_h
+    wanted = [t.requires_grad_() for t in ([y, h, x] if want_x else [y, h])]
+    with torch.enable_grad():
+        out = conv_of_table(x, y, h, table, first, graph, problem)
+    found = torch.autograd.grad(out, wanted, g)
+    return found[2] if want_x else None, found[0], found[1]
+
+
 def hermite_coefficients(knots: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Quintic Hermite interpolation as :func:`conv_of_table` takes it.
 
@@ -103,11 +142,10 @@ def _conv(
 ) -> Tensor:  # fmt: skip
     check_inputs({"x": x, "y": y}, graph, problem)
     _check(h, matrix, first, graph, problem, x)
-    if first is not None and h.shape[1] == _TABLE_ROWS and backend.can("conv_of_table", "cuda", x, problem.text):
-        return _of_table(x, y, h, matrix, first, *graph, problem.text)
-    if backend.can("conv_of_table", "triton", x):
-        return _of_rows(x, y, h, matrix, first, *graph, problem.text, precision)
-    return conv(x, y, _formed(h, matrix, first), graph, problem)
+    operator = _operator(x, h, first, problem)
+    if operator is None:
+        return conv(x, y, _formed(h, matrix, first), graph, problem)
+    return operator(x, y, h, matrix, first, *graph, *_constants(operator, problem, precision))
 
 
 def _check(
@@ -187,6 +225,11 @@ class _Operator:
         """The convolution."""
         return self._product(*arguments)
 
+    def gradient(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """By x, y and h, of arguments as of the convolution with g before the graph and which are wanted at the end."""
+        found: tuple[Tensor, Tensor, Tensor] = self._gradient(*arguments)
+        return found
+
     def _backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         x, y, h, matrix, first, *graph = ctx.saved_tensors
         rest: tuple[None, ...] = (None,) * (1 + len(graph) + len(ctx.constants))
@@ -238,3 +281,14 @@ def _setup(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
 
 _of_rows = _Operator("triton_conv_of_rows", operators["triton"])
 _of_table = _Operator("conv_of_table", operators["cuda"])
+
+
+def _operator(x: Tensor, h: Tensor, first: Tensor | None, problem: ConvProblem) -> _Operator | None:
+    """That forms the weights itself; None where there is none."""
+    if first is not None and h.shape[1] == _TABLE_ROWS and backend.can("conv_of_table", "cuda", x, problem.text):
+        return _of_table
+    return _of_rows if backend.can("conv_of_table", "triton", x) else None
+
+
+def _constants(operator: _Operator, problem: ConvProblem, precision: str) -> tuple[str, ...]:
+    return (problem.text, precision) if operator is _of_rows else (problem.text,)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.crystal import crystal
-from nequip_fast.engine import compile
+from nequip_fast.engine import compile, network, pairs, rows
 from nequip_fast.model import build_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -77,6 +77,29 @@ def test_a_captured_step_follows_its_pairs():
             given = given._replace(positions=given.positions + moved)
             assert_equal(gpu.evaluate(*given, kept=number), cpu.evaluate(*given), torch.float64)
     assert gpu.num_prepared == 3
+
+
+def test_a_captured_step_finds_more_edges():
+    """The same pairs closer together than when the step was captured, and further apart again."""
+    cpu, gpu = potentials(torch.float64)
+    given = crystal(2, len(TYPES), CUTOFF, 20, skin=1.5)
+    for scale in (1.2, 1.0, 0.95, 1.2):
+        scaled = given._replace(positions=scale * given.positions, cells=scale * given.cells)
+        assert_equal(gpu.evaluate(*scaled, kept="pairs"), cpu.evaluate(*scaled), torch.float64)
+    assert gpu.num_prepared == 1
+
+
+def test_in_parts(monkeypatch):
+    """What is done for millions of atoms."""
+    for module, name, value in (
+        (network, "_MANY_ATOMS", 100), (network, "_MANY_EDGES", 1000), (rows, "_ROWS_AT_ONCE", 70),
+        (rows, "_FEW_ROWS", 0), (pairs, "_MANY", 300),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    cpu, gpu = potentials(torch.float64)
+    given = crystal(2, len(TYPES), CUTOFF, 20)
+    for kept in (None, 1, 1):
+        assert_equal(gpu.evaluate(*given, kept=kept), cpu.evaluate(*given), torch.float64)
 
 
 def test_structures_together():

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from bench.crystal import crystal
 from nequip_fast.data import VerletList
 from nequip_fast.data.device_neighbors import DeviceVerletList
 from nequip_fast.engine import compile
+from nequip_fast.engine import network as network_module
 from nequip_fast.engine import on_device as engine_module
+from nequip_fast.engine import pairs as pairs_module
+from nequip_fast.engine import rows as rows_module
 from nequip_fast.engine.on_device import DeviceEngine
 from nequip_fast.errors import InputError
 from nequip_fast.model import build_model
@@ -21,6 +25,7 @@ from tests.helpers import KERNELS
 from tests.model.model_cases import CASES, config, crystals, inputs, relative_error
 
 COMPILED = [name for name in CASES if name != "graph_field"]
+knows_ends = pytest.mark.skipif(KERNELS not in ("triton", "cuda"), reason="plain torch takes all edges of a tensor")
 interpreted_too = pytest.mark.skipif(KERNELS == "triton", reason="plain torch around the kernels, which others test")
 
 
@@ -42,6 +47,25 @@ def test_equals_the_engine_in_c(case, kind, radial):
     data = inputs(kind)
     found = on_device(potential).evaluate(data)
     for name, expected in potential.evaluate(data).items():
+        if torch.isfinite(expected).all():
+            assert relative_error(found[name], expected) < 1e-13, name
+
+
+@pytest.fixture
+def few_at_a_time(monkeypatch):
+    """As if the structures of these tests had millions of atoms: rows and edges in parts, little kept."""
+    for module, name, value in (
+        (network_module, "_MANY_ATOMS", 3), (network_module, "_MANY_EDGES", 7), (rows_module, "_ROWS_AT_ONCE", 2),
+        (rows_module, "_FEW_ROWS", 0), (pairs_module, "_MANY", 11),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.mark.parametrize("case", ["preset_S"] if KERNELS == "triton" else COMPILED)
+def test_many_atoms(few_at_a_time, case):
+    potential = compile(build_model(config(case)).eval(), dtype=torch.float64, intervals=64, verify=False)
+    found = on_device(potential).evaluate(inputs("crystals"))
+    for name, expected in potential.evaluate(inputs("crystals")).items():
         if torch.isfinite(expected).all():
             assert relative_error(found[name], expected) < 1e-13, name
 
@@ -152,8 +176,8 @@ def test_any_mode_of_autograd(mode):
         assert relative_error(found[name], value) < 1e-12
 
 
-@pytest.mark.skipif(KERNELS != "triton", reason="only these kernels know where the edges end")
-@pytest.mark.parametrize("radial", ["table", "exact"])
+@knows_ends
+@pytest.mark.parametrize("radial", ["table"] if KERNELS == "cuda" else ["table", "exact"])
 def test_room_for_more_pairs(monkeypatch, radial):
     """Sizes that do not depend on the edges, as a captured step has them; pairs then come and go in its memory."""
     moving = _Moving("preset_S")
@@ -173,6 +197,24 @@ def test_room_for_more_pairs(monkeypatch, radial):
     moving.atoms.set_cell(moving.atoms.cell * 0.9, scale_atoms=True)  # more than there is room for
     moving.compare()
     assert moving.engine._step is not step
+
+
+@knows_ends
+def test_room_for_more_edges(monkeypatch):
+    """Pairs come within the cutoff, more than a step was prepared for, and leave it again."""
+    monkeypatch.setattr(DeviceEngine, "_can_capture", lambda self: True)
+    monkeypatch.setattr(engine_module._Step, "capture", lambda self: None)
+    monkeypatch.setattr(engine_module, "_MULTIPLE", 4)
+    potential = compile(build_model(config("preset_S")), intervals=64, dtype=torch.float64, verify=False)
+    engine, given, rooms = on_device(potential)._engine, crystal(1, 3, 4.0, 6, skin=2.0), []
+    for scale in (1.3, 1.0, 0.97, 1.3):
+        scaled = given._replace(positions=scale * given.positions, cells=scale * given.cells)
+        found, expected = engine.evaluate(*scaled, kept="pairs"), potential._engine.evaluate(*scaled)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+        rooms.append(engine._step.edge_room)
+    assert rooms[0] < rooms[1] < rooms[2] == rooms[3] < engine._step.room
+    assert engine.num_prepared == 1
 
 
 @pytest.mark.parametrize(

@@ -19,5 +19,7 @@ tests=(tests/ops/test_cuda.py tests/ops/test_conv.py tests/ops/test_conv_of_rows
   tests/ops/test_radial.py tests/ops/test_segment_sum.py tests/ops/test_spherical_harmonics.py
   tests/engine/test_hermite.py tests/engine/test_rows.py
   'tests/engine/test_on_device.py::test_equals_the_engine_in_c[parity-crystals-table]'
+  'tests/engine/test_on_device.py::test_many_atoms[parity]'
+  tests/engine/test_on_device.py::test_room_for_more_pairs tests/engine/test_on_device.py::test_room_for_more_edges
   -k 'not finite_differences and not float32_per_instruction')
 exec python -m pytest -n 2 "${@:-${tests[@]}}"
