@@ -93,9 +93,12 @@ def test_the_modifier_is_one_like_others():
     assert _config(modified, "0.19.1", False) == _config(bare, "0.19.1", False)
 
 
-def test_a_nequip_that_is_too_different_can_still_be_imported():
-    with pytest.warns(UserWarning, match=f"goes without {MODIFIER}"):
-        nequip_fast.integrations.nequip._register_or_warn(ModuleType("modify_utils"))
+@pytest.mark.parametrize(
+    ("module", "missing"), [("model.modify_utils", MODIFIER), ("scripts._package_utils", "packages of nequip_fast's")]
+)
+def test_a_nequip_that_is_too_different_can_still_be_imported(module, missing):
+    with pytest.warns(UserWarning, match=f"goes without {missing}"):
+        nequip_fast.integrations.nequip._register_or_warn(ModuleType(module), f"nequip.{module}")
 
 
 def _model() -> dict[str, str]:
