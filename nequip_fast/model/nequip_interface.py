@@ -80,10 +80,11 @@ class NequIPInterface(nn.Module):
 
     def __reduce_package__(self, exporter: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Into a package (``torch.package``, nequip-package) go the settings and weights; the code stays installed."""
-        return _unpackaged, (self.config, dict(self.state_dict()), self.training)
+        return model_from_package, (self.config, dict(self.state_dict()), self.training)
 
 
-def _unpackaged(importer: Any, config: dict[str, Any], weights: dict[str, Tensor], training: bool) -> Any:
+def model_from_package(importer: Any, config: dict[str, Any], weights: dict[str, Tensor], training: bool) -> Any:
+    """What packages call; its name is in their files (:mod:`nequip_fast.model.pickled`)."""
     from nequip_fast.model.builders import build_model
 
     model = build_model(config)

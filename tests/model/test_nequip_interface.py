@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.package import PackageExporter, PackageImporter
 
-from nequip_fast.model import build_model
+from nequip_fast.model import build_model, from_nequip_checkpoint, from_nequip_package
 from tests.model.model_cases import (
     TYPES,
     build_oracle,
@@ -64,6 +65,28 @@ def test_in_a_package(tmp_path):
     assert not loaded["one"].training
     data = inputs("crystals")
     assert torch.equal(loaded["one"](data)["forces"], model(data)["forces"])
+
+
+def test_what_nequip_trained_is_read_again(tmp_path):
+    """Checkpoints and packages as nequip writes them, of a model that its configuration calls ours."""
+    settings = config("zbl_real_units_and_cutoffs", "float32")
+    model = build_model(settings).eval()
+    named = {
+        "_target_": f"nequip_fast.model.{settings['builder']}",
+        **{k: v for k, v in settings.items() if k != "builder"},
+    }
+    info = {"training_module": {"model": named}, "versions": {"nequip": "0.19.1"}}
+    modules = torch.nn.ModuleDict({"sole_model": model})
+    weights = {f"model.{name}": value for name, value in modules.state_dict().items()}
+    torch.save({"state_dict": weights, "hyper_parameters": {"info_dict": info}}, tmp_path / "last.ckpt")
+    with PackageExporter(tmp_path / "model.nequip.zip") as exporter:
+        exporter.extern("nequip_fast.**")
+        exporter.save_text("model", "config.yaml", yaml.dump(info))
+        exporter.save_text("model", "package_metadata.txt", yaml.dump(info))
+        exporter.save_pickle("model", "eager_model.pkl", modules)
+    data = inputs("crystals")
+    for read in (from_nequip_checkpoint(tmp_path / "last.ckpt"), from_nequip_package(tmp_path / "model.nequip.zip")):
+        assert torch.equal(read(data)["forces"], model(data)["forces"])
 
 
 def test_traced_by_make_fx():
