@@ -2,7 +2,7 @@
 
 nequip ships the tests as mixins (``nequip.utils.unittests``); nequip_mixins.py gives them models. They run in a process
 for each kind of builder, some trainings and compilations included; results go to nequip_acceptance.md beside this file.
-Takes a quarter of an hour and a C++ compiler; needs the package nequip.
+Takes half an hour and a C++ compiler; needs the package nequip.
 """
 
 from __future__ import annotations

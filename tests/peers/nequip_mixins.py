@@ -24,6 +24,7 @@ from nequip.utils.unittests import model_tests_basic, utils
 from nequip.utils.unittests.model_tests import BaseEnergyModelTests
 from omegaconf import OmegaConf
 
+import nequip_fast.integrations.nequip  # noqa: F401  as nequip's entry point does
 from nequip_fast.model import GraphModel
 from nequip_fast.nn import PerTypeScaleShift
 
