@@ -1,8 +1,10 @@
-"""nequip's plug-in: the model modifier ``enable_NequipFast``, for nequip-train, -compile and -prepare-lmp-mliap.
+"""nequip's plug-in: the model modifier ``enable_NequipFast``, for nequip-train, -compile and -prepare-lmp-mliap, and
+nequip-package for models of our builders.
 
 nequip imports this module by the entry point ``nequip.extension``, in the middle of its own import: what is needed of
 nequip is not there yet, and an error would make nequip unusable. A modifier is looked for among the methods of a
 model's modules. Those of a packaged model are copies made without this package, so ours is added to what nequip finds.
+A package with a model of ours holds settings and weights; that its code is installed, nequip-package has to be told.
 """
 
 from __future__ import annotations
@@ -20,10 +22,9 @@ from typing import Any
 from torch import nn
 
 NAME = "enable_NequipFast"
-_WHERE_NEQUIP_LOOKS = "nequip.model.modify_utils"
 
 
-def _register(modify_utils: Any) -> None:
+def _register_modifier(modify_utils: Any) -> None:
     """Let nequip find the modifier in every model."""
     from nequip.nn.model_modifier_utils import model_modifier
 
@@ -45,20 +46,36 @@ def _register(modify_utils: Any) -> None:
     modify_utils.get_all_modifiers = get_all_modifiers
 
 
-def _register_or_warn(modify_utils: ModuleType) -> None:
+def _register_package(package_utils: Any) -> None:
+    """Leave our code, which is compiled in part, out of packages."""
+    package_utils.register_libraries_as_external_for_packaging(extern_modules=["nequip_fast"])
+
+
+# module of nequip -> what is done once it is there, and what nequip goes without if that fails
+_REGISTRATIONS: dict[str, tuple[Callable[[Any], None], str]] = {
+    "nequip.model.modify_utils": (_register_modifier, NAME),
+    "nequip.scripts._package_utils": (_register_package, "packages of nequip_fast's models"),
+}
+
+
+def _register_or_warn(module: ModuleType, name: str) -> None:
+    register, what = _REGISTRATIONS[name]
     try:
-        _register(modify_utils)
+        register(module)
     except (ImportError, AttributeError, TypeError) as error:
-        warnings.warn(f"nequip_fast does not fit this nequip, which goes without {NAME}: {error}", stacklevel=2)
+        warnings.warn(f"nequip_fast does not fit this nequip, which goes without {what}: {error}", stacklevel=2)
 
 
 class _RegisterAfterImport(MetaPathFinder):
-    """Waits for nequip to import its module."""
+    """Waits for nequip to import one of its modules."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != _WHERE_NEQUIP_LOOKS:
+        if fullname != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
@@ -67,13 +84,14 @@ class _RegisterAfterImport(MetaPathFinder):
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                _register_or_warn(module)
+                _register_or_warn(module, fullname)
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 
-if _WHERE_NEQUIP_LOOKS in sys.modules:
-    _register_or_warn(sys.modules[_WHERE_NEQUIP_LOOKS])
-else:
-    sys.meta_path.insert(0, _RegisterAfterImport())
+for _name in _REGISTRATIONS:
+    if _name in sys.modules:
+        _register_or_warn(sys.modules[_name], _name)
+    else:
+        sys.meta_path.insert(0, _RegisterAfterImport(_name))

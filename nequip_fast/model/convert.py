@@ -26,6 +26,7 @@ PACKAGE: Final = ".nequip.zip"
 _USELESS = re.compile(r"(^|\.)(output_mask|_w3j_\w+|_tensor_constant\w*|_empty|run_stage)$")
 _ANCHOR = "type_embed.embed_module.weight"
 _TARGETS = {f"nequip.model.{name}": name for name in ("NequIPGNNModel", "PresetNequIPGNNModel", "FullNequIPGNNModel")}
+_OUR_TARGETS = "nequip_fast.model."
 _ENERGY_ALONE = {  # of nequip before 0.16
     f"nequip.model.{name}EnergyModel": f"{name}Model" for name in ("NequIPGNN", "FullNequIPGNN")
 }
@@ -186,6 +187,8 @@ def _config(config: Mapping[str, Any], version: str, trust: bool) -> dict[str, A
             raise InputError(f"{path}: no such package; the model was fine-tuned from it, and its settings are there")
         with zipfile.ZipFile(path) as archive:
             return _config_of_package(path, archive, trust)
+    if target.startswith(_OUR_TARGETS):
+        return {"builder": target.removeprefix(_OUR_TARGETS), **arguments}
     builder = {**_TARGETS, **_ENERGY_ALONE}.get(target)
     if builder is None:
         raise InputError(f"the checkpoint's model is {target or 'unnamed'!r}; only {', '.join(_TARGETS)} can be read")

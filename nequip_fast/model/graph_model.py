@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from nequip_fast.data import keys
 from nequip_fast.errors import InputError
+from nequip_fast.model.nequip_interface import NequIPInterface
+from nequip_fast.ops.backend import traced
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class EdgeGeometry:
     data: Mapping[str, Tensor]
 
 
-class GraphModel(nn.Module, ABC):
+class GraphModel(NequIPInterface, ABC):
     """An interatomic potential on graph dictionaries (:mod:`nequip_fast.data.keys`).
 
     Subclasses define :meth:`atomic_energies`; forces and stress are its derivatives.
@@ -76,7 +78,8 @@ class GraphModel(nn.Module, ABC):
 
         Returns:
             total_energy [B, 1] and atomic_energy [N, 1] in eV, forces [N, 3] in eV/Å, and with a cell
-            stress (dE/dstrain / volume, eV/Å³; NaN for a cell without volume) and virial (-dE/dstrain, eV) [B, 3, 3].
+            stress (dE/dstrain / volume, eV/Å³; NaN for a cell without volume) and virial (-dE/dstrain, eV) [B, 3, 3];
+            and, as nequip's models do, the inputs.
 
         Raises:
             InputError: a tensor is missing, of the wrong type or on another device, an atom type is unknown to the
@@ -85,7 +88,8 @@ class GraphModel(nn.Module, ABC):
         if not self.do_derivatives:
             geometry, num_graphs = self._geometry(data)
             atomic = self.atomic_energies(geometry)
-            return {keys.TOTAL_ENERGY: _sum_by_graph(atomic, geometry.batch, num_graphs), keys.ATOMIC_ENERGY: atomic}
+            total = _sum_by_graph(atomic, geometry.batch, num_graphs)
+            return {**self.given(data), keys.TOTAL_ENERGY: total, keys.ATOMIC_ENERGY: atomic}
         if torch.is_inference_mode_enabled():
             raise InputError("forces need autograd: call the model under torch.no_grad(), not torch.inference_mode()")
         with torch.enable_grad():
@@ -93,7 +97,7 @@ class GraphModel(nn.Module, ABC):
 
     def _with_derivatives(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         geometry, num_graphs = self._geometry(data, differentiable=True)
-        with nullcontext() if self.training or torch.compiler.is_compiling() else _constant_parameters(self):
+        with nullcontext() if self.training or traced() else _constant_parameters(self):
             atomic = self.atomic_energies(geometry)
         total = _sum_by_graph(atomic, geometry.batch, num_graphs)
         (gradient,) = torch.autograd.grad(
@@ -108,7 +112,9 @@ class GraphModel(nn.Module, ABC):
             strain_gradient = _strain_gradient(geometry, gradient, num_graphs)
             outputs[keys.STRESS] = strain_gradient / _volume(data[keys.CELL], num_graphs)
             outputs[keys.VIRIAL] = -strain_gradient
-        return outputs if self.training else {name: value.detach() for name, value in outputs.items()}
+        if not self.training:
+            outputs = {name: value.detach() for name, value in outputs.items()}
+        return {**self.given(data), **outputs}
 
     def _geometry(self, data: Mapping[str, Tensor], differentiable: bool = False) -> tuple[EdgeGeometry, int]:
         """The checked geometry and the number of structures; ``differentiable`` edge vectors require a gradient."""
@@ -131,7 +137,7 @@ class GraphModel(nn.Module, ABC):
         if differentiable and not vectors.requires_grad:
             vectors.requires_grad_(True)
         lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        if not torch.compiler.is_compiling():
+        if not traced():
             _check_values(positions, lengths)
         return EdgeGeometry(types, edge_index, vectors, lengths, batch, data), num_graphs
 
@@ -155,14 +161,14 @@ class GraphModel(nn.Module, ABC):
             raise InputError(f"{keys.EDGE_INDEX!r} must be [2, E], not {list(edge_index.shape)}")
         if types.shape[0] != positions.shape[0]:
             raise InputError(f"the graph has {positions.shape[0]} positions but {types.shape[0]} atom types")
-        if types.numel() and not torch.compiler.is_compiling():
+        if types.numel() and not traced():
             low, high = (int(bound) for bound in torch.aminmax(types))
             if low < 0 or high >= len(self.type_names):
                 raise InputError(
                     f"atom type {low if low < 0 else high} is unknown to this model, which has types "
                     f"0 to {len(self.type_names) - 1} ({', '.join(self.type_names)}); train or load one that has it"
                 )
-        if edge_index.numel() and not torch.compiler.is_compiling():
+        if edge_index.numel() and not traced():
             low, high = (int(bound) for bound in torch.aminmax(edge_index))
             if low < 0 or high >= positions.shape[0]:
                 raise InputError(

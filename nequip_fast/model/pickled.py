@@ -30,6 +30,7 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_OURS = "model_from_package"  # which nequip-package has a model of our builders made of its settings and weights
 
 
 class Inert:
@@ -87,6 +88,11 @@ class _Unpickler(pickle.Unpickler):
         if isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage":
             _, dtype, key, _location, count = pid
             return _Numbers(dtype, str(key), int(count))
+        if isinstance(pid, tuple) and len(pid) == 4 and getattr(pid[2], "__name__", "") == _OURS:
+            config, weights, _training = pid[3]
+            module = Inert()
+            module.state = {"_parameters": weights, "type_names": config["type_names"]}
+            return module
         return Inert()  # code that was packaged along
 
 

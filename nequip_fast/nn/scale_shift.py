@@ -29,6 +29,7 @@ class PerTypeScaleShift(nn.Module):
     ) -> None:
         super().__init__()
         self.type_names = list(type_names)
+        self.has_scales, self.has_shifts = scales is not None, shifts is not None  # by nequip's names
         self._register("scales", scales, scales_trainable)
         self._register("shifts", shifts, shifts_trainable)
         self.scales: Tensor | None

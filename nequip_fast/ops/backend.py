@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -156,16 +157,17 @@ def _in_order(device: str) -> Sequence[str]:
     A model that torch exports then runs without this library.
     """
     names = DEVICES.get(device, (device,))
-    if "triton" in names and (torch.compiler.is_compiling() or _recorded()):
+    if "triton" in names and traced():
         return sorted(names, key=lambda name: name != "triton")
     return names
 
 
-def _recorded() -> bool:
-    """Whether make_fx traces."""
-    from torch.fx.experimental.proxy_tensor import get_proxy_mode  # not at import: it takes a tenth of a second
-
-    return get_proxy_mode() is not None
+def traced() -> bool:
+    """Whether torch.compile, torch.export or make_fx traces: values are not known then."""
+    if torch.compiler.is_compiling():
+        return True
+    proxy_tensor = sys.modules.get("torch.fx.experimental.proxy_tensor")  # importing it takes a tenth of a second
+    return proxy_tensor is not None and proxy_tensor.get_proxy_mode() is not None
 
 
 def can(operator: str, name: str, tensor: Tensor, problem: str = "") -> bool:

@@ -93,9 +93,12 @@ def test_the_modifier_is_one_like_others():
     assert _config(modified, "0.19.1", False) == _config(bare, "0.19.1", False)
 
 
-def test_a_nequip_that_is_too_different_can_still_be_imported():
-    with pytest.warns(UserWarning, match=f"goes without {MODIFIER}"):
-        nequip_fast.integrations.nequip._register_or_warn(ModuleType("modify_utils"))
+@pytest.mark.parametrize(
+    ("module", "missing"), [("model.modify_utils", MODIFIER), ("scripts._package_utils", "packages of nequip_fast's")]
+)
+def test_a_nequip_that_is_too_different_can_still_be_imported(module, missing):
+    with pytest.warns(UserWarning, match=f"goes without {missing}"):
+        nequip_fast.integrations.nequip._register_or_warn(ModuleType(module), f"nequip.{module}")
 
 
 def _model() -> dict[str, str]:
@@ -104,11 +107,16 @@ def _model() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A folder with the same training with and without the modifier, a package, and the package compiled with it."""
+    """A folder with the same training of nequip's model, with the modifier and without, and of ours; packages of the
+    last two, and the first of them compiled with the modifier.
+    """
     folder = tmp_path_factory.mktemp("nequip")
+    ours = {"training_module.model.model._target_": "nequip_fast.model.NequIPGNNModel"}
     steps = [
         commands.train(folder / "plain"),
         commands.train(folder / "fast", [MODIFIER]),
+        commands.train(folder / "ours", **ours),
+        commands.package(folder / "ours" / "last.ckpt", folder / "ours.nequip.zip"),
         commands.package(folder / "fast" / "last.ckpt", folder / "model.nequip.zip"),
         commands.compile(folder / "model.nequip.zip", folder / "model.nequip.pt2", MODIFIER),
     ]
@@ -116,12 +124,25 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-def test_training_has_the_same_losses(trained):
+@pytest.mark.parametrize(("other", "named"), [("fast", MODIFIER), ("ours", "nequip_fast.model.NequIPGNNModel")])
+def test_training_has_the_same_losses(trained, other, named):
     """Three epochs from the same seed: every loss and metric of every step."""
-    expected, found = commands.metrics(trained / "plain"), commands.metrics(trained / "fast")
+    expected, found = commands.metrics(trained / "plain"), commands.metrics(trained / other)
     assert len(expected) > 100
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
-    assert MODIFIER in (trained / "fast" / "hparams.yaml").read_text()
+    assert named in (trained / other / "hparams.yaml").read_text()
+
+
+def test_a_model_of_ours_that_nequip_trained(trained):
+    """Read without nequip, its checkpoint and package give the forces of nequip's own model, trained likewise."""
+    atoms = shaken_copper()
+    expected, *found = (
+        nequip_fast.compile(trained / name, radial="exact", trust=True)(atoms).forces
+        for name in ("plain/last.ckpt", "ours/last.ckpt", "ours.nequip.zip")
+    )
+    assert np.abs(expected).max() > 1e-3
+    for forces in found:
+        np.testing.assert_allclose(forces, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_packaged_and_compiled_models_in_ase(trained):
