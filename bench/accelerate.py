@@ -2,7 +2,9 @@
 
 ``train``: a step of nequip's presets as nequip-train makes it (energies and forces of a batch, loss, gradients of all
 parameters, Adam), eager, as nequip builds the model and with the modifier ``enable_NequipFast``. ``calculator``: a step
-of SevenNet's ASE calculator with a shipped model, atoms moved a little, with its modules and with ours. float32.
+of SevenNet's ASE calculator with a shipped model, atoms moved a little, with its modules and with ours. ``compiled``:
+what ``nequip-compile --mode aotinductor --device cpu --target ase`` makes of a preset, on a graph that is ready,
+without and with the modifier. float32.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import copy
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,11 @@ BATCHES: dict[str, tuple[Case, int]] = {  # name -> (model and structure, struct
     "toluene-M": (Case("M", toluene, ("H", "C"), 4.0, 10.0), 5),
 }
 CALCULATORS = [name for name in SYSTEMS if "sevennet" in name]
-CASES = [*(f"train-{name}" for name in BATCHES), *(f"calculator-{name}" for name in CALCULATORS)]
+COMPILED = ["water-S", "water-M"]
+CASES = [
+    *(f"train-{name}" for name in BATCHES), *(f"compiled-{name}" for name in COMPILED),
+    *(f"calculator-{name}" for name in CALCULATORS),
+]  # fmt: skip
 
 
 def train_calls(name: str) -> dict[str, Callable[[], Any]]:
@@ -75,6 +82,21 @@ def calculator_calls(name: str) -> dict[str, Callable[[], Any]]:
     return calls
 
 
+def compiled_calls(name: str, folder: Path) -> dict[str, Callable[[], Any]]:
+    """A call of each compiled file, made in ``folder``; it returns the forces."""
+    case = SYSTEMS[name]
+    assert isinstance(case, Case)
+    graph = collate([graph_from_atoms(case.atoms(), list(case.type_names), case.r_max)])
+    calls = {}
+    for contender in ("theirs", "accelerated"):
+        model = nequip_peer.twin(random_model(case))
+        if contender == "accelerated":
+            nequip_fast.accelerate(model, "inference")
+        (folder / contender).mkdir()
+        calls[contender] = _forces(nequip_peer.aotinductor(model, graph, folder / contender))
+    return calls
+
+
 def _forces(step: Callable[[], Any]) -> Callable[[], Any]:
     return lambda: torch.as_tensor(step()["forces"])
 
@@ -82,9 +104,13 @@ def _forces(step: Callable[[], Any]) -> Callable[[], Any]:
 def measure(name: str, rounds: int) -> dict[str, Any]:
     """Milliseconds of each and how many times longer the other takes; the largest difference of a force, relative."""
     kind, _, system = name.partition("-")
-    calls = train_calls(system) if kind == "train" else calculator_calls(system)
-    expected, found = calls["theirs"](), calls["accelerated"]()
-    timings = interleaved(calls, "cpu", rounds, seconds_a_round=0.3)
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "compiled":
+            calls = compiled_calls(system, Path(folder))
+        else:
+            calls = {"train": train_calls, "calculator": calculator_calls}[kind](system)
+        expected, found = calls["theirs"](), calls["accelerated"]()
+        timings = interleaved(calls, "cpu", rounds, seconds_a_round=0.3)
     return {
         "case": name,
         "force_difference": float((found - expected).abs().max() / expected.abs().max()),
