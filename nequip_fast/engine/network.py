@@ -302,8 +302,7 @@ class _TableConvolution(nn.Module):
         inputs = sent, edges.y, coefficients, self.table, first, edges.graph, self.problem
         if not atoms.many:
             return mix.product(conv_of_table(*inputs), atoms.counts), None
-        nodes = len(sent)
-        out = sent.new_empty(nodes, mix.target.width)
+        out = sent.new_empty(len(sent), mix.there.target.width)
         for some, counts in atoms.parts():
             out[some] = mix.product(conv_of_table_at(some.start, some.stop, *inputs), counts)
         return out, None

@@ -60,7 +60,6 @@ class LinearMaps(nn.Module):
 
     def __init__(self, maps: Sequence[LinearMap], source: Rows, target: Rows, dtype: torch.dtype) -> None:
         super().__init__()
-        self.target = target
         types = next((linear.matrix.shape[0] for linear in maps if linear.matrix.dim() == 3), 1)
         self.by_type = any(linear.matrix.dim() == 3 for linear in maps)
         ends = [(linear.source, linear.target) for linear in maps]

@@ -29,7 +29,26 @@ _PROPERTIES = ["energy", "energies", "forces", "stress", "free_energy"]
 _SPREAD = ["energy", "energies", "forces", "stress"]  # what a committee has a deviation of
 
 
-class _ForceField(Calculator):
+class _Calculator(Calculator):
+    """An ASE calculator that finds everything at once."""
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill ``self.results``; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        self.results = self.found(self.atoms)
+
+    def found(self, atoms: Atoms) -> dict[str, Any]:
+        """The results for ``atoms``, by ASE's names."""
+        raise NotImplementedError
+
+
+class _ForceField(_Calculator):
     """Energy, energy of each atom, forces, stress and free energy (equal to the energy), whatever computes them.
 
     Units are ASE's: eV, Å, eV/Å, eV/Å³; stress in Voigt order, for periodic structures whose cell has a volume.
@@ -45,16 +64,8 @@ class _ForceField(Calculator):
     type_names: Sequence[str]
     neighbours: VerletList
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Fill ``self.results``; called by ASE."""
-        super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
-        self.results = _results(self.atoms, self.predict(self.atoms))
+    def found(self, atoms: Atoms) -> dict[str, Any]:
+        return _results(atoms, self.predict(atoms))
 
     def predict(self, atoms: Atoms) -> Prediction:
         """What there is to say of ``atoms``, with the neighbour list that is kept."""
@@ -135,7 +146,7 @@ class PotentialCalculator(_ForceField):
         return self.potential.evaluate(graph)
 
 
-class CommitteeCalculator(Calculator):
+class CommitteeCalculator(_Calculator):
     """Several models of the same thing: their mean, and how far they are apart.
 
     The results are the means over the members, and ``energy_std``, ``energies_std`` [N], ``forces_std`` [N, 3] and
@@ -177,26 +188,20 @@ class CommitteeCalculator(Calculator):
             own = member.neighbours
             member.neighbours = lists.setdefault((type(own), own.cutoff, getattr(own, "device", None)), own)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Fill ``self.results`` and ``self.predictions``; called by ASE."""
-        super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
+    def found(self, atoms: Atoms) -> dict[str, Any]:
+        """Means and deviations; fills ``self.predictions`` too."""
         for number, member in enumerate(self.members):
-            if unknown := sorted(set(self.atoms.symbols) - set(member.type_names)):
+            if unknown := sorted(set(atoms.symbols) - set(member.type_names)):
                 raise InputError(
                     f"the structure holds {', '.join(unknown)}, but member {number} of the committee (from 0) knows "
                     f"only {', '.join(member.type_names)}; leave it out, or give members that know every element"
                 )
-        self.predictions = [member.predict(self.atoms) for member in self.members]
-        parts = [_results(self.atoms, found) for found in self.predictions]
+        self.predictions = [member.predict(atoms) for member in self.members]
+        parts = [_results(atoms, prediction) for prediction in self.predictions]
         values = {name: np.array([part[name] for part in parts]) for name in parts[0]}
-        self.results = {name: _plain(value.mean(0)) for name, value in values.items()}
-        self.results |= {f"{name}_std": _plain(values[name].std(0, ddof=1)) for name in _SPREAD if name in values}
+        means = {name: _plain(value.mean(0)) for name, value in values.items()}
+        spread = {f"{name}_std": _plain(values[name].std(0, ddof=1)) for name in _SPREAD if name in values}
+        return means | spread
 
 
 def calculator_of(

@@ -206,6 +206,9 @@ class _Operator:
     Args:
         name: of the operator.
         formed: the same whose weights are given, for derivatives that need them.
+
+    Attributes:
+        gradient: by x, y and h; of the same arguments, with g before the graph, and which are wanted at the end.
     """
 
     def __init__(self, name: str, formed: TrilinearOperator) -> None:
@@ -213,22 +216,17 @@ class _Operator:
             return one_by_one(self._product, *mapped)
 
         def call_each_gradient(*mapped: Any) -> Any:
-            return one_by_one(self._gradient, *mapped)
+            return one_by_one(self.gradient, *mapped)
 
         self._formed = formed
         self._product = compiled_operator(name, _fake, _setup, self._backward, call_each)
-        self._gradient = compiled_operator(
+        self.gradient = compiled_operator(
             f"{name}_gradient", gradient_fake, _setup, self._gradient_backward, call_each_gradient
         )
 
     def __call__(self, *arguments: Any) -> Tensor:
         """The convolution."""
         return self._product(*arguments)
-
-    def gradient(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """By x, y and h, of arguments as of the convolution with g before the graph and which are wanted at the end."""
-        found: tuple[Tensor, Tensor, Tensor] = self._gradient(*arguments)
-        return found
 
     def _backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         x, y, h, matrix, first, *graph = ctx.saved_tensors
@@ -239,7 +237,7 @@ class _Operator:
             return None, None, None, None, *rest
         if not want_matrix:
             wanted = want_x, want_y, want_h
-            found = self._gradient(x, y, h, matrix, first, g, *graph, *ctx.constants, *wanted)
+            found = self.gradient(x, y, h, matrix, first, g, *graph, *ctx.constants, *wanted)
             return *(value if want else None for value, want in zip(found, wanted, strict=True)), None, *rest
         text = ctx.constants[0]  # gradients of all weights are needed: w is formed
         to_x, to_y, to_w = self._formed.product_gradient(
