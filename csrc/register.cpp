@@ -74,6 +74,11 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   lib.def("gate(Tensor x, str segments) -> Tensor");
   lib.def("gate_vjp(Tensor x, Tensor g, str segments) -> Tensor");
   lib.def("gate_vjp_grad(Tensor x, Tensor g, Tensor c, str segments) -> (Tensor, Tensor)");
+  lib.def("mlp(Tensor x, Tensor w, str layers) -> Tensor");
+  lib.def("mlp_gradient(Tensor x, Tensor w, Tensor g, str layers, bool want_x, bool want_w) -> (Tensor, Tensor)");
+  lib.def(
+      "mlp_gradient_tangent(Tensor x, Tensor w, Tensor g, Tensor d, str layers, bool want_x, bool want_w) -> "
+      "(Tensor, Tensor, Tensor)");
   lib.def("radial(Tensor x, float p, float factor, Tensor roots, bool single) -> Tensor");
   lib.def("radial_vjp(Tensor x, Tensor g, float p, float factor, Tensor roots, bool single) -> Tensor");
   lib.def(

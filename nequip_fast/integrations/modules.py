@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nequip_fast.adoption import Adoptable
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activation_names import NO_KERNEL, name_by_value, named_activations
-from nequip_fast.ops import ConvProblem, GateProblem, GateSegment, Graph, conv, gate
+from nequip_fast.ops import ConvProblem, GateProblem, GateSegment, Graph, MlpLayer, MlpProblem, conv, gate, mlp
 from nequip_fast.ops.radial import radial
 
 # nequip writes it into the files of nequip-compile, and imports it before it loads one
@@ -69,19 +69,22 @@ class IrrepsConvolution(Adoptable, nn.Module):
 
 
 class ScalarMLPFunction(Adoptable, nn.Module):
-    """nequip's module of this name: its activations in one pass, their derivatives too."""
+    """nequip's module of this name: all layers in one pass, and their derivatives."""
 
     _nequip_custom_ops_libs = _OPERATORS
     mlp: Any
 
     def _prepare(self) -> None:
-        self._gates: list[GateProblem | None] = []
-        width = 0
-        for module in self.mlp if isinstance(self.mlp, nn.Sequential) else ():
-            weight = getattr(module, "weight", None)
-            name = None if isinstance(weight, Tensor) else name_by_value(module)
-            self._gates.append(_activation(width, name, 1.0) if name and name != "identity" else None)
-            width = weight.shape[1] if isinstance(weight, Tensor) else width
+        self._problem: MlpProblem | None = None  # one matrix, a product of some, biases, an activation without kernel
+        linear = list(self.mlp)[::2] if isinstance(self.mlp, nn.Sequential) else []
+        names = [name_by_value(module) for module in list(self.mlp)[1::2]] if linear else []
+        if len(names) + 1 == len(linear) > 1 and None not in names and all(module.bias is None for module in linear):
+            activations = [*map(str, names), "identity"]
+            layers = [
+                MlpLayer(module.out_features, name, float(module.alpha))
+                for module, name in zip(linear, activations, strict=True)
+            ]
+            self._problem = MlpProblem(linear[0].in_features, layers)
 
     def _compare(self, original: type[nn.Module]) -> None:
         weight = next(self.parameters())
@@ -90,38 +93,38 @@ class ScalarMLPFunction(Adoptable, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out]"""
-        if not self._gates:
-            return self.mlp(x)  # a product of matrices
-        for module, problem in zip(self.mlp, self._gates, strict=True):
-            x = module(x) if problem is None else gate(x, problem)
-        return x
+        if self._problem is None:
+            return self.mlp(x)
+        return mlp(x, [module.weight for module in list(self.mlp)[::2]], self._problem)
 
 
 class FullyConnectedNet(Adoptable, nn.Sequential):
     """e3nn's module of this name, likewise; the activations' constants are part of them."""
 
     def _prepare(self) -> None:
-        self._layers: list[tuple[float, GateProblem | None]] = []
         layers: Any = list(self)
-        for layer in layers:
-            named = named_activations([layer.act], by_value=True)
-            if named is None:
-                raise InputError(NO_KERNEL)
-            factor = 1 / (layer.h_in * layer.var_in) ** 0.5
-            name, constant = named[0]
-            if layer.act is None:
-                self._layers.append((factor * layer.var_out**0.5, None))
-            else:
-                problem = _activation(layer.weight.shape[1], name, constant * layer.var_out**0.5)
-                self._layers.append((factor, problem))
+        named = named_activations([layer.act for layer in layers], by_value=True)
+        if named is None:
+            raise InputError(NO_KERNEL)
+        described, below = [], 1.0
+        for layer, (name, constant) in zip(layers, named, strict=True):
+            described.append(MlpLayer(layer.weight.shape[1], name, below / (layer.h_in * layer.var_in) ** 0.5))
+            below = constant * layer.var_out**0.5
+        width, name, factor = described[-1]
+        self._last: GateProblem | None = None
+        if name == "identity":
+            factor *= below
+        else:
+            self._last = _activation(width, name, below)
+        described[-1] = MlpLayer(width, "identity", factor)
+        self._factor = factor
+        self._problem = MlpProblem(layers[0].weight.shape[0], described) if len(layers) > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out]"""
-        layer: Any
-        for layer, (factor, problem) in zip(self, self._layers, strict=True):
-            x = x @ (layer.weight * factor)
-            x = x if problem is None else gate(x, problem)
-        return x
+        weights: list[Any] = [layer.weight for layer in self]
+        x = x @ (weights[0] * self._factor) if self._problem is None else mlp(x, weights, self._problem)
+        return x if self._last is None else gate(x, self._last)
 
 
 class BesselEdgeLengthEncoding(Adoptable, nn.Module):

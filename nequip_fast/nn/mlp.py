@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activation_names import activation
+from nequip_fast.ops.gate import ACTIVATIONS
+from nequip_fast.ops.mlp import MlpLayer, MlpProblem, mlp
 
 
 class ScaledLinear(nn.Module):
@@ -87,7 +90,8 @@ class ScalarMLP(nn.Module):
         layers = [
             ScaledLinear(a, b, (gain if i else 1.0) / math.sqrt(a), dtype) for i, (a, b) in enumerate(pairwise(dims))
         ]
-        self.mlp: nn.Module
+        self.mlp: Any
+        self._problem: MlpProblem | None = None  # one matrix, a product of some, an activation without kernel
         if nonlinearity is None and len(layers) > 1:
             self.mlp = DeepLinear(layers)
             return
@@ -96,6 +100,13 @@ class ScalarMLP(nn.Module):
             identity = nonlinearity in (None, "None", "null")
             modules += [nn.Identity() if identity else Activation(str(nonlinearity)), layer]
         self.mlp = nn.Sequential(*modules)
+        name = "identity" if nonlinearity in (None, "None", "null") else str(nonlinearity)
+        if depth and name in ACTIVATIONS:
+            names = [name] * depth + ["identity"]
+            described = [MlpLayer(b, f, layer.factor) for b, f, layer in zip(dims[1:], names, layers, strict=True)]
+            self._problem = MlpProblem(dim_in, described)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(x)
+        if self._problem is None:
+            return self.mlp(x)
+        return mlp(x, [layer.weight for layer in list(self.mlp)[::2]], self._problem)

@@ -5,6 +5,7 @@ from nequip_fast.ops.conv import conv
 from nequip_fast.ops.conv_of_rows import conv_of_hidden, conv_of_table, hermite_coefficients
 from nequip_fast.ops.gate import GateProblem, GateSegment, gate
 from nequip_fast.ops.graph import Graph
+from nequip_fast.ops.mlp import MlpLayer, MlpProblem, mlp
 from nequip_fast.ops.paths import ConvProblem, Path
 from nequip_fast.ops.product_paths import ProductPath, ProductProblem
 from nequip_fast.ops.radial import radial
@@ -17,6 +18,8 @@ __all__ = [
     "GateProblem",
     "GateSegment",
     "Graph",
+    "MlpLayer",
+    "MlpProblem",
     "Path",
     "ProductPath",
     "ProductProblem",
@@ -26,6 +29,7 @@ __all__ = [
     "gate",
     "get_backend",
     "hermite_coefficients",
+    "mlp",
     "radial",
     "segment_sum",
     "set_backend",

@@ -29,6 +29,7 @@ KERNELS = {  # operator -> the backends that have kernels for it
     "tensor_product": ("cpu", "triton"),
     "segment_sum": ("cpu", "cuda", "triton"),
     "gate": ("cpu", "cuda", "triton"),
+    "mlp": ("cpu",),  # on a GPU its matrices are products of torch, its activations gates
     "radial": ("cpu", "cuda", "triton"),
     "hermite": ("cuda", "triton"),  # this and the next of the engine, where that in C++ does not run
     "linear": ("cuda", "triton"),

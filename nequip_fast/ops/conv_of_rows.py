@@ -20,8 +20,8 @@ from nequip_fast.ops import backend
 from nequip_fast.ops.conv import check_inputs, conv, operators
 from nequip_fast.ops.graph import Graph
 from nequip_fast.ops.paths import ConvProblem
-from nequip_fast.ops.registration import compiled_operator, one_by_one
-from nequip_fast.ops.trilinear import TrilinearOperator, goes_on_to, gradient_fake
+from nequip_fast.ops.registration import compiled_operator, goes_on_to, one_by_one
+from nequip_fast.ops.trilinear import TrilinearOperator, gradient_fake
 
 PRECISIONS = ("ieee", "tf32x3", "tf32")
 

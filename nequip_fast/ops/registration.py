@@ -108,6 +108,19 @@ def one_by_one(
     return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
 
 
+def goes_on_to(ctx: Any, tensor: int) -> bool:
+    """Whether the backward pass now running needs the gradient of this one of the inputs that are tensors.
+
+    ``ctx.needs_input_grad`` says whether any backward pass would.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return True
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[tensor][0])
+    except RuntimeError:  # torch does not answer for a leaf that is itself what is differentiated by
+        return True
+
+
 def operator_with_vjp(name: str, fake: Callable[..., Any], definition: Callable[..., Tensor]) -> Callable[..., Any]:
     """Register ``nequip_fast::name``, a function of x, with its compiled derivative and the derivative of that.
 

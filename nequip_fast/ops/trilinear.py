@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nequip_fast.ops.registration import compiled_operator, one_by_one
+from nequip_fast.ops.registration import compiled_operator, goes_on_to, one_by_one
 
 Point = Sequence[Tensor | None]  # x, y, w; of a tangent or a gradient, None is zero
 _NOTHING: Point = (None, None, None)
@@ -166,19 +166,6 @@ def _nothing(p: Point) -> bool:
 
 def _wanted(values: Point, want: Sequence[bool]) -> Point:
     return tuple(value if wanted else None for value, wanted in zip(values, want, strict=True))
-
-
-def goes_on_to(ctx: Any, tensor: int) -> bool:
-    """Whether the backward pass now running needs the gradient of this one of the inputs that are tensors.
-
-    ``ctx.needs_input_grad`` says whether any backward pass would.
-    """
-    if torch._C._are_functorch_transforms_active():
-        return True
-    try:
-        return torch._C._will_engine_execute_node(ctx.next_functions[tensor][0])
-    except RuntimeError:  # torch does not answer for a leaf that is itself what is differentiated by
-        return True
 
 
 def gradient_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:

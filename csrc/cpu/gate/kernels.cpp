@@ -4,32 +4,13 @@
 #include <array>
 #include <utility>
 
+#include "cpu/activate.h"
 #include "cpu/columns.h"
 #include "cpu/gate/gate.h"
-#include "formulas/activations.h"
 #include "formulas/gate.h"
 
 namespace nf::NF_ISA {
 namespace {
-
-// f and, up to `order`, its derivatives of n numbers, times a constant.
-template <class T>
-using Fill = void (*)(const T* x, int n, T constant, T* value, T* first, T* second);
-
-template <class T, Activation activation, int order>
-void fill(const T* x, int n, T constant, T* value, T* first, T* second) {
-  for (int u = 0; u < n; u += kLanes<T>) {
-    const Jet<T> f = activate<T, activation>(load(x + u, n - u));
-    store(value + u, constant * f.value, n - u);
-    if constexpr (order > 0) store(first + u, constant * f.first, n - u);
-    if constexpr (order > 1) store(second + u, constant * f.second, n - u);
-  }
-}
-
-template <class T, int order>
-constexpr auto kFill = []<int... a>(std::integer_sequence<int, a...>) {
-  return std::array<Fill<T>, kActivations>{fill<T, Activation(a), order>...};
-}(std::make_integer_sequence<int, kActivations>{});
 
 // Activated gates of one segment; contents undefined until filled.
 template <class T>
@@ -43,8 +24,8 @@ struct Buffers {
   }
   template <int order>
   void fill(const GateSegment& s, const T* x) {
-    kFill<T, order>[int(s.activation)](x + (s.gate < 0 ? s.x : s.gate), s.mul, T(s.constant), value.data(), first.data(),
-                                       second.data());
+    kActivate<T, order>[int(s.activation)](x + (s.gate < 0 ? s.x : s.gate), s.mul, T(1), T(s.constant), value.data(),
+                                           first.data(), second.data());
   }
 };
 
@@ -170,7 +151,7 @@ void gate(const GateProblem& problem, const T* x, T* out, int64_t begin, int64_t
     T* to = out + i * problem.dim_out;
     for (const GateSegment& s : problem.segments) {
       if (s.gate < 0) {
-        kFill<T, 0>[int(s.activation)](row + s.x, s.mul, T(s.constant), to + s.out, nullptr, nullptr);
+        kActivate<T, 0>[int(s.activation)](row + s.x, s.mul, T(1), T(s.constant), to + s.out, nullptr, nullptr);
       } else {
         f.template fill<0>(s, row);
         each_block<T>(s, Forward<T>{f.value.data(), row + s.x, to + s.out});
