@@ -76,9 +76,10 @@ class ScalarMLPFunction(Adoptable, nn.Module):
 
     def _prepare(self) -> None:
         self._problem: MlpProblem | None = None  # one matrix, a product of some, biases, an activation without kernel
-        linear = list(self.mlp)[::2] if isinstance(self.mlp, nn.Sequential) else []
-        names = [name_by_value(module) for module in list(self.mlp)[1::2]] if linear else []
-        if len(names) + 1 == len(linear) > 1 and None not in names and all(module.bias is None for module in linear):
+        modules: list[Any] = list(self.mlp) if isinstance(self.mlp, nn.Sequential) else []
+        linear, names = modules[::2], [name_by_value(module) for module in modules[1::2]]
+        plain = all(hasattr(module, "alpha") and getattr(module, "bias", None) is None for module in linear)
+        if plain and len(names) + 1 == len(linear) > 1 and None not in names:
             activations = [*map(str, names), "identity"]
             layers = [
                 MlpLayer(module.out_features, name, float(module.alpha))

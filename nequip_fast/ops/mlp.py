@@ -9,7 +9,7 @@ of it, with the activations as :func:`~nequip_fast.ops.gate.gate`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from nequip_fast.ops.gate import ACTIVATIONS, GateProblem, GateSegment, gate
 from nequip_fast.ops.registration import compiled_operator, goes_on_to, one_by_one
 
 _NAMES = list(ACTIVATIONS)
+Operator = Callable[..., Any]
 
 
 class MlpLayer(NamedTuple):
@@ -182,15 +183,15 @@ def _gradient_tangent_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Te
     x, w, g, d = ctx.saved_tensors
     wanted = zip(cotangents, (*ctx.want, True), (x, w, g), strict=True)
     given = tuple(torch.zeros_like(at) if c is None or not want else c for c, want, at in wanted)
-    third = torch.func.vjp(lambda *tensors: _reference_gradient_tangent(*tensors, ctx.text), x, w, g, d)[1](given)
+    third = torch.func.vjp(lambda x, w, g, d: _reference_gradient_tangent(x, w, g, d, ctx.text), x, w, g, d)[1](given)
     return *third, *ctx.rest
 
 
-_mlp = compiled_operator("mlp", _fake, _setup, _backward, lambda *mapped: one_by_one(_mlp, *mapped))
-_mlp_gradient = compiled_operator(
+_mlp: Operator = compiled_operator("mlp", _fake, _setup, _backward, lambda *mapped: one_by_one(_mlp, *mapped))
+_mlp_gradient: Operator = compiled_operator(
     "mlp_gradient", _gradient_fake, _setup, _gradient_backward, lambda *mapped: one_by_one(_mlp_gradient, *mapped)
 )
-_mlp_gradient_tangent = compiled_operator(
+_mlp_gradient_tangent: Operator = compiled_operator(
     "mlp_gradient_tangent", _gradient_tangent_fake, _setup, _gradient_tangent_backward,
     lambda *mapped: one_by_one(_mlp_gradient_tangent, *mapped),
 )  # fmt: skip
