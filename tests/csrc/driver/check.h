@@ -107,6 +107,8 @@ Results harmonics(const ParallelFor&);
 template <class T>
 Results inference(const ParallelFor&);
 template <class T>
+Results perceptrons(const ParallelFor&);
+template <class T>
 Results product(const ParallelFor&);
 template <class T>
 Results segments(const ParallelFor&);

@@ -88,6 +88,7 @@ int main() {
   both("conv", convolution<float>, convolution<double>);
   both("engine", inference<float>, inference<double>);
   both("gate", gating<float>, gating<double>);
+  both("mlp", perceptrons<float>, perceptrons<double>);
   both("spherical_harmonics", harmonics<float>, harmonics<double>);
   both("tensor_product", product<float>, product<double>);
   both("segment_sum", segments<float>, segments<double>);
