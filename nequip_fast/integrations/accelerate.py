@@ -28,7 +28,7 @@ REPLACEMENTS: dict[tuple[str, str], type[Adoptable]] = {
     ("e3nn", "Activation"): our_nn.Activation,
     ("e3nn", "ElementwiseTensorProduct"): o3.ElementwiseTensorProduct,
     ("e3nn", "FullTensorProduct"): o3.FullTensorProduct,
-    ("e3nn", "FullyConnectedNet"): theirs.FullyConnectedNet,
+    ("e3nn", "FullyConnectedNet"): our_nn.FullyConnectedNet,
     ("e3nn", "FullyConnectedTensorProduct"): o3.FullyConnectedTensorProduct,
     ("e3nn", "Gate"): our_nn.Gate,
     ("e3nn", "Linear"): o3.Linear,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from nequip_fast.adoption import Adoptable
 from nequip_fast.errors import InputError
-from nequip_fast.nn.activation_names import NO_KERNEL, name_by_value, named_activations
-from nequip_fast.ops import ConvProblem, GateProblem, GateSegment, Graph, MlpLayer, MlpProblem, conv, gate, mlp
+from nequip_fast.nn.activation_names import name_by_value
+from nequip_fast.ops import ConvProblem, Graph, MlpLayer, MlpProblem, conv, mlp
 from nequip_fast.ops.radial import radial
 
 # nequip writes it into the files of nequip-compile, and imports it before it loads one
@@ -99,35 +99,6 @@ class ScalarMLPFunction(Adoptable, nn.Module):
         return mlp(x, [module.weight for module in list(self.mlp)[::2]], self._problem)
 
 
-class FullyConnectedNet(Adoptable, nn.Sequential):
-    """e3nn's module of this name, likewise; the activations' constants are part of them."""
-
-    def _prepare(self) -> None:
-        layers: Any = list(self)
-        named = named_activations([layer.act for layer in layers], by_value=True)
-        if named is None:
-            raise InputError(NO_KERNEL)
-        described, below = [], 1.0
-        for layer, (name, constant) in zip(layers, named, strict=True):
-            described.append(MlpLayer(layer.weight.shape[1], name, below / (layer.h_in * layer.var_in) ** 0.5))
-            below = constant * layer.var_out**0.5
-        width, name, factor = described[-1]
-        self._last: GateProblem | None = None
-        if name == "identity":
-            factor *= below
-        else:
-            self._last = _activation(width, name, below)
-        described[-1] = MlpLayer(width, "identity", factor)
-        self._factor = factor
-        self._problem = MlpProblem(layers[0].weight.shape[0], described) if len(layers) > 1 else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] → [..., out]"""
-        weights: list[Any] = [layer.weight for layer in self]
-        x = x @ (weights[0] * self._factor) if self._problem is None else mlp(x, weights, self._problem)
-        return x if self._last is None else gate(x, self._last)
-
-
 class BesselEdgeLengthEncoding(Adoptable, nn.Module):
     """nequip's module of this name, with its polynomial cutoff function."""
 
@@ -165,11 +136,6 @@ def _require_equal(found: Tensor, expected: Tensor) -> None:
     size = float(expected.detach().abs().max())
     if found.shape != expected.shape or not float((found - expected).detach().abs().max()) <= tolerance * size:
         raise InputError("this version of it computes something else")
-
-
-def _activation(width: int, name: str, constant: float) -> GateProblem:
-    """``constant`` times a function of each of ``width`` numbers."""
-    return GateProblem([GateSegment(0, -1, 0, width, 1, name, constant)], width)
 
 
 def problem_of(product: Any) -> ConvProblem:

@@ -1,14 +1,15 @@
 """Drop-in for ``e3nn.nn``, and the blocks of NequIP; names and state_dict keys follow e3nn.nn and nequip.nn.
 
-BatchNorm, FullyConnectedNet, Identity and the activations on grids are e3nn's own: plain torch with nothing to gain.
+BatchNorm, Identity and the activations on grids are e3nn's own: plain torch with nothing to gain.
 """
 
-from e3nn.nn import BatchNorm, FullyConnectedNet, Identity, S2Activation, SO3Activation
+from e3nn.nn import BatchNorm, Identity, S2Activation, SO3Activation
 
 from nequip_fast.nn.activation import Activation
 from nequip_fast.nn.dropout import Dropout
 from nequip_fast.nn.embedding import TypeEmbedding
 from nequip_fast.nn.extract import Extract, ExtractIr
+from nequip_fast.nn.fully_connected_net import FullyConnectedNet
 from nequip_fast.nn.gate import Gate
 from nequip_fast.nn.interaction import ConvNetLayer, InteractionBlock, LayerSettings
 from nequip_fast.nn.mlp import ScalarMLP

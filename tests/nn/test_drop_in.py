@@ -70,6 +70,29 @@ def test_activation(irreps: str, acts: list) -> None:
         torch.testing.assert_close(ours(moved, dim=1), theirs(moved, dim=1))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (([8, 64, 64, 33], silu), {}),
+        (([7, 13, 5], torch.tanh), {"variance_in": 2, "variance_out": 3}),
+        (([7, 13, 5], torch.tanh), {"variance_out": 3, "out_act": True}),
+        (([4, 5, 6, 7],), {"variance_in": 2, "variance_out": 3}),
+        (([4, 5, 6], torch.nn.functional.gelu), {}),
+        (([4, 6], silu), {"out_act": True}),
+        (([4],), {}),
+    ],
+)
+def test_fully_connected_net(arguments: tuple, settings: dict) -> None:
+    """Activations with a kernel and without, also at the end; variances; one layer, none."""
+    inputs = random_like([(2, 3, arguments[0][0])])
+    ours, theirs = assert_drop_in(nn.FullyConnectedNet, e3nn.nn.FullyConnectedNet, inputs, *arguments, **settings)
+    assert ours.hs == theirs.hs
+    assert (ours._problem is None) == (torch.nn.functional.gelu in arguments or len(ours) < 2)
+    if len(ours):
+        with pytest.raises((AssertionError, RuntimeError)):
+            ours(inputs[0][..., 1:])
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("irreps", ["8x0e", "7x0e + 13x1o + 5x2e", "4x0o + 3x1e + 2x1e"])
 def test_norm_activation(irreps: str, bias: bool) -> None:
