@@ -268,7 +268,17 @@ def _layers_of_atoms() -> list[ModuleCase]:
     ]  # fmt: skip
 
 
-MODULES = [*_self_connections(), *_products(), *_layers_of_atoms()]
+def _radial_networks() -> list[ModuleCase]:
+    """From radial functions to the weights of a layer, with the widths of presets and of SevenNet-0."""
+    networks = {"S": [8, 128, 192], "M": [8, 128, 768], "SevenNet-0": [8, 64, 64, 960]}
+    return [
+        ModuleCase(f"radial-{name}", f"{name}, main layers; {_ROWS:,} edges", "radial-network", "nn.FullyConnectedNet",
+                   (widths, torch.nn.functional.silu), ("8x0e",), _ROWS)
+        for name, widths in networks.items()
+    ]  # fmt: skip
+
+
+MODULES = [*_self_connections(), *_products(), *_layers_of_atoms(), *_radial_networks()]
 MODELS = [
     ModelCase(f"model-{preset}", f"preset {preset}, 64 molecules of water, cutoff 5 Å", preset, 64, 5.0)
     for preset in "SM"

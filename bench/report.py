@@ -52,6 +52,7 @@ _HEADS = {
     "product": "Tensor products without a graph",
     "linear": "Linear",
     "gate": "Gate",
+    "radial-network": "Radial networks: perceptrons without biases, FullyConnectedNet",
     "harmonics": "Spherical harmonics",
     "model": "Whole models: energy and forces",
 }

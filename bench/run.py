@@ -65,7 +65,8 @@ def calls_of(name: str, case: Case, dtype: torch.dtype, device: str) -> dict[str
         parameters = list(function.parameters())
         held = bool(getattr(function, "internal_weights", True))
         weights = 0 if held else getattr(function, "weight_numel", 0)
-        tensors = case.tensors(dtype, weights, function.irreps_out.dim)
+        perceptron = hasattr(function, "hs")
+        tensors = case.tensors(dtype, weights, function.hs[-1] if perceptron else function.irreps_out.dim)
     else:
         tensors = case.tensors(dtype)
     *leaves, cotangent = (t.detach().to(device).requires_grad_(t.requires_grad) for t in tensors)
