@@ -62,15 +62,18 @@ def force_gradients(source: SevenNet, data: dict[str, Tensor]) -> dict[str, Tens
     return dict(zip(parameters, gradients, strict=True))
 
 
-def test_the_calculator():
-    """Float32, the model that SevenNet ships; a copy leaves the original as it was."""
+@pytest.mark.parametrize("name", ["SevenNet-0", "SevenNet-MF-0, PBE", "SevenNet-MF-0, R2SCAN"])
+def test_the_calculator(name):
+    """Float32, models that SevenNet ships, multi-modal ones too; a copy leaves the original as it was."""
+    path, modal = SHIPPED[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of accelerators, which need a GPU
-        calculator = SevenNetCalculator(SHIPPED["SevenNet-0"][0], device="cpu")
+        calculator = SevenNetCalculator(path, device="cpu", modal=modal)
     atoms = structures()[40]
     calculator.calculate(atoms)
     expected, original = calculator.results, calculator.model
     calculator.model = nequip_fast.accelerate(original, inplace=False)
+    assert not calculator.model.acceleration.left
     assert type(original._modules["0_convolution"]).__module__ == "sevenn.nn.convolution"
     assert_same_state(calculator.model, state(original))
     calculator.calculate(atoms)
