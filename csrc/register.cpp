@@ -74,16 +74,19 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   lib.def("gate(Tensor x, str segments) -> Tensor");
   lib.def("gate_vjp(Tensor x, Tensor g, str segments) -> Tensor");
   lib.def("gate_vjp_grad(Tensor x, Tensor g, Tensor c, str segments) -> (Tensor, Tensor)");
-  lib.def("mlp(Tensor x, Tensor w, str layers) -> Tensor");
-  lib.def("mlp_gradient(Tensor x, Tensor w, Tensor g, str layers, bool want_x, bool want_w) -> (Tensor, Tensor)");
+  lib.def("mlp(Tensor x, Tensor w, Tensor? first, str layers) -> Tensor");
   lib.def(
-      "mlp_gradient_tangent(Tensor x, Tensor w, Tensor g, Tensor d, str layers, bool want_x, bool want_w) -> "
-      "(Tensor, Tensor, Tensor)");
+      "mlp_gradient(Tensor x, Tensor w, Tensor g, Tensor? first, str layers, bool want_x, bool want_w) -> "
+      "(Tensor, Tensor)");
+  lib.def(
+      "mlp_gradient_tangent(Tensor x, Tensor w, Tensor g, Tensor d, Tensor? first, str layers, bool want_x, "
+      "bool want_w) -> (Tensor, Tensor, Tensor)");
   lib.def("radial(Tensor x, float p, float factor, Tensor roots, bool single) -> Tensor");
   lib.def("radial_vjp(Tensor x, Tensor g, float p, float factor, Tensor roots, bool single) -> Tensor");
   lib.def(
       "radial_vjp_grad(Tensor x, Tensor g, Tensor c, float p, float factor, Tensor roots, bool single) -> "
       "(Tensor, Tensor)");
+  lib.def("first_of_pair(Tensor receiver, Tensor sender, Tensor ptr, Tensor order, Tensor vectors, Tensor x) -> Tensor");
   lib.def("visiting_order(Tensor node, SymInt num_nodes) -> (Tensor, Tensor)");
   lib.def("segment_sum(Tensor m, Tensor ptr, Tensor order, Tensor receiver) -> Tensor");
   lib.def("hermite(Tensor x, Tensor knots, bool single) -> (Tensor, Tensor, Tensor)");

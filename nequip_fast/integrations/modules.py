@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from nequip_fast.adoption import Adoptable
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activation_names import name_by_value
-from nequip_fast.ops import ConvProblem, Graph, MlpLayer, MlpProblem, conv, mlp
+from nequip_fast.nn.fully_connected_net import FullyConnectedNet
+from nequip_fast.ops import ConvProblem, Graph, MlpLayer, MlpProblem, conv, first_of_pair, mlp
 from nequip_fast.ops.radial import radial
 
 # nequip writes it into the files of nequip-compile, and imports it before it loads one
@@ -58,11 +59,16 @@ class IrrepsConvolution(Adoptable, nn.Module):
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """As SevenNet's: reads edges, features and filters of ``data`` and writes the features."""
-        weight = self.weight_nn(data[self.key_weight_input])
-        x = data[self.key_x]
+        x, radial = data[self.key_x], data[self.key_weight_input]
         if self.is_parallel:
             x = torch.cat([x, data["x_ghost"]])
         graph = Graph.from_edge_index(data[self.key_edge_idx], x.shape[0])
+        if isinstance(self.weight_nn, FullyConnectedNet):
+            if "edge_vec" in data and not hasattr(radial, _FIRST_OF_PAIR):  # the first layer to ask
+                _say_pairs(radial, graph, data["edge_vec"], data["edge_length"])
+            weight = self.weight_nn(radial, getattr(radial, _FIRST_OF_PAIR, None))
+        else:
+            weight = self.weight_nn(radial)
         x = conv(x, data[self.key_filter].to(x), weight.to(x), graph, self.problem).div(self.denominator)
         data[self.key_x] = torch.tensor_split(x, data["nlocal"])[0] if self.is_parallel else x
         return data
@@ -96,7 +102,8 @@ class ScalarMLPFunction(Adoptable, nn.Module):
         """[..., in] → [..., out]"""
         if self._problem is None:
             return self.mlp(x)
-        return mlp(x, [module.weight for module in list(self.mlp)[::2]], self._problem)
+        weights = [module.weight for module in list(self.mlp)[::2]]
+        return mlp(x, weights, self._problem, getattr(x, _FIRST_OF_PAIR, None))
 
 
 class BesselEdgeLengthEncoding(Adoptable, nn.Module):
@@ -127,8 +134,22 @@ class BesselEdgeLengthEncoding(Adoptable, nn.Module):
         data["edge_cutoff"] = self.cutoff(x).to(self._output_dtype)
         roots = self.bessel_weights.squeeze(0).double()
         # nequip has sinc(n x) n = sin(π n x) / (π x)
-        data[self.edge_invariant_field] = radial(x.double(), roots, self._p, 1.0, self._output_dtype)
+        features = radial(x.double(), roots, self._p, 1.0, self._output_dtype)
+        data[self.edge_invariant_field] = features
+        if {"edge_vectors", "edge_index", "atom_types"} <= data.keys():
+            graph = Graph.from_edge_index(data["edge_index"], data["atom_types"].shape[0])
+            _say_pairs(features, graph, data["edge_vectors"], x)
         return data
+
+
+# an attribute of a tensor of radial features, for the modules that get this very tensor: the packages hand them nothing
+# else, and what has been made of it since may depend on more than the length
+_FIRST_OF_PAIR = "first_of_pair"
+
+
+def _say_pairs(radial: Tensor, graph: Graph, vectors: Tensor, x: Tensor) -> None:
+    if not torch.compiler.is_compiling():  # which knows no attributes of tensors
+        setattr(radial, _FIRST_OF_PAIR, first_of_pair(graph, vectors, x.to(vectors)))
 
 
 def _require_equal(found: Tensor, expected: Tensor) -> None:

@@ -19,6 +19,7 @@ from nequip_fast.nn import (
     ZBL,
     BesselBasis,
     ConvNetLayer,
+    EdgeFeatures,
     EdgeLengthNormalizer,
     LayerSettings,
     PerTypeScaleShift,
@@ -27,7 +28,7 @@ from nequip_fast.nn import (
 )
 from nequip_fast.nn.mlp import ScaledLinear
 from nequip_fast.o3 import SphericalHarmonics
-from nequip_fast.ops import Graph
+from nequip_fast.ops import Graph, first_of_pair
 
 
 class Readout(nn.Module):
@@ -153,12 +154,16 @@ class NequIP(GraphModel):
         attributes = x
         if self.chemical_embedding is not None:
             x = self.chemical_embedding(x)
-        edge_sh = self.spharm(geometry.vectors).to(self.model_dtype)
         normalized = self.edge_norm(geometry.lengths, types, edge_index)
-        edge_radial = self.bessel_encode(normalized)
         graph = Graph.from_edge_index(edge_index, types.shape[0])
+        edges = EdgeFeatures(
+            graph,
+            self.spharm(geometry.vectors).to(self.model_dtype),
+            self.bessel_encode(normalized),
+            first_of_pair(graph, geometry.vectors, normalized),
+        )
         for layer in self.layers:
-            x = layer(x, attributes, types, edge_sh, edge_radial, graph)
+            x = layer(x, attributes, types, edges)
         if x.shape[1] != len(self._even):
             x = x[:, self._even]
         energy = self.per_type_energy_scale_shift(self.per_atom_energy_readout(x), types)

@@ -11,7 +11,7 @@ from nequip_fast.nn.embedding import TypeEmbedding
 from nequip_fast.nn.extract import Extract, ExtractIr
 from nequip_fast.nn.fully_connected_net import FullyConnectedNet
 from nequip_fast.nn.gate import Gate
-from nequip_fast.nn.interaction import ConvNetLayer, InteractionBlock, LayerSettings
+from nequip_fast.nn.interaction import ConvNetLayer, EdgeFeatures, InteractionBlock, LayerSettings
 from nequip_fast.nn.mlp import ScalarMLP
 from nequip_fast.nn.norm_activation import NormActivation
 from nequip_fast.nn.pair_potential import ZBL
@@ -27,6 +27,7 @@ __all__ = [
     "BesselBasis",
     "ConvNetLayer",
     "Dropout",
+    "EdgeFeatures",
     "EdgeLengthNormalizer",
     "Extract",
     "ExtractIr",

@@ -59,16 +59,16 @@ class FullyConnectedNet(Adoptable, nn.FullyConnectedNet):
             self._last = GateProblem([GateSegment(0, -1, 0, width, 1, name, constant)], width)
         self._problem = MlpProblem(layers[0].weight.shape[0], [*described, MlpLayer(width, "identity", factor)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class for shapes.
+    def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
+        """See the class for shapes; ``first``, which e3nn does not have, as for :func:`~nequip_fast.ops.mlp.mlp`.
 
         Raises:
             ShapeError: the last dimension of x is not ``hs[0]``.
         """
         if self._problem is None:
-            return super().forward(x)
+            return super().forward(x if first is None else x.index_select(0, first))
         if x.shape[-1] != self._problem.dim_in:
             raise ShapeError(f"x must be [..., {self._problem.dim_in}], got {list(x.shape)}")
         layers: list[Any] = list(self)
-        x = mlp(x, [layer.weight for layer in layers], self._problem)
+        x = mlp(x, [layer.weight for layer in layers], self._problem, first)
         return x if self._last is None else gate(x, self._last)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from e3nn.o3 import Irrep, Irreps
@@ -42,6 +43,15 @@ class LayerSettings:
     nonlinearity_gates: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULT_ACTIVATIONS))
     dtype: torch.dtype = torch.float32
     radial_nonlinearity: str = "silu"
+
+
+class EdgeFeatures(NamedTuple):
+    """What all layers are told about the edges."""
+
+    graph: Graph
+    harmonics: Tensor  # [E, (l_max + 1)²]
+    radial: Tensor  # [E, edge_dim]
+    first_of_pair: Tensor | None  # see ops.first_of_pair; of two edges with the same radial features one is looked at
 
 
 class InteractionBlock(nn.Module):
@@ -86,19 +96,17 @@ class InteractionBlock(nn.Module):
             self.linear_2 = Linear(self.tp_scatter.irreps_out.simplify(), irreps_out)
             self.sc = FullyConnectedTensorProduct(irreps_in, attributes, irreps_out) if use_sc else None
 
-    def forward(
-        self, x: Tensor, attributes: Tensor, types: Tensor, edge_sh: Tensor, edge_radial: Tensor, graph: Graph
-    ) -> Tensor:
+    def forward(self, x: Tensor, attributes: Tensor, types: Tensor, edges: EdgeFeatures) -> Tensor:
         """Node features [N, irreps_in.dim] -> [N, irreps_out.dim].
 
         Args:
             attributes: [N, attribute_dim] of the atoms.
             types: [N].
-            edge_sh: [E, (l_max + 1)²] spherical harmonics.
-            edge_radial: [E, edge_dim] radial features.
+            edges: what the network sees of them.
         """
+        weights = self.edge_mlp(edges.radial, edges.first_of_pair)
         messages = self.linear_1(x) * (self._norm if self._norm.shape[0] == 1 else self._norm[types])
-        out = self.linear_2(self.tp_scatter(messages, edge_sh, self.edge_mlp(edge_radial), graph))
+        out = self.linear_2(self.tp_scatter(messages, edges.harmonics, weights, edges.graph))
         return out if self.sc is None else out + self.sc(x, attributes)
 
 
@@ -146,11 +154,9 @@ class ConvNetLayer(nn.Module):
             irreps_in, self.equivariant_nonlin.irreps_in, settings, radial_mlp_depth, radial_mlp_width, use_sc
         )
 
-    def forward(
-        self, x: Tensor, attributes: Tensor, types: Tensor, edge_sh: Tensor, edge_radial: Tensor, graph: Graph
-    ) -> Tensor:
+    def forward(self, x: Tensor, attributes: Tensor, types: Tensor, edges: EdgeFeatures) -> Tensor:
         """As :meth:`InteractionBlock.forward`."""
-        y = self.equivariant_nonlin(self.conv(x, attributes, types, edge_sh, edge_radial, graph))
+        y = self.equivariant_nonlin(self.conv(x, attributes, types, edges))
         return x + y if self.resnet else y
 
 

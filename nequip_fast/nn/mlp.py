@@ -106,7 +106,8 @@ class ScalarMLP(nn.Module):
             described = [MlpLayer(b, f, layer.factor) for b, f, layer in zip(dims[1:], names, layers, strict=True)]
             self._problem = MlpProblem(dim_in, described)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
+        """See the class for shapes; ``first`` as for :func:`~nequip_fast.ops.mlp.mlp`."""
         if self._problem is None:
-            return self.mlp(x)
-        return mlp(x, [layer.weight for layer in list(self.mlp)[::2]], self._problem)
+            return self.mlp(x if first is None else x.index_select(0, first))
+        return mlp(x, [layer.weight for layer in list(self.mlp)[::2]], self._problem, first)

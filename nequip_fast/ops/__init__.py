@@ -4,7 +4,7 @@ from nequip_fast.ops.backend import get_backend, set_backend, use_backend
 from nequip_fast.ops.conv import conv
 from nequip_fast.ops.conv_of_rows import conv_of_hidden, conv_of_table, hermite_coefficients
 from nequip_fast.ops.gate import GateProblem, GateSegment, gate
-from nequip_fast.ops.graph import Graph
+from nequip_fast.ops.graph import Graph, first_of_pair
 from nequip_fast.ops.mlp import MlpLayer, MlpProblem, mlp
 from nequip_fast.ops.paths import ConvProblem, Path
 from nequip_fast.ops.product_paths import ProductPath, ProductProblem
@@ -26,6 +26,7 @@ __all__ = [
     "conv",
     "conv_of_hidden",
     "conv_of_table",
+    "first_of_pair",
     "gate",
     "get_backend",
     "hermite_coefficients",

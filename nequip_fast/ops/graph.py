@@ -67,6 +67,28 @@ class Graph(NamedTuple):
         )
 
 
+def first_of_pair(graph: Graph, vectors: Tensor, x: Tensor) -> Tensor | None:
+    """Edges whose radial functions are those of an earlier edge, their reverse: for ``first`` of :func:`~.mlp.mlp`.
+
+    What depends on the length alone is one function of the atoms' positions for both edges of a pair, so that it may be
+    computed, and differentiated, for one of them. Two edges are a pair if they exchange sender and receiver, if their
+    vectors are each other's negative and ``x`` is the same, to the last bit; cutoffs that differ by direction make two
+    edges of it.
+
+    Args:
+        vectors: [E, 3] from the receiver to the sender, or all the other way.
+        x: [E] or [E, 1] of the same dtype: lengths over cutoffs.
+
+    Returns:
+        [E] int64, the number of the edge itself or of the first of its pair; None where :func:`~.mlp.mlp` has no kernel,
+        which then would gain nothing.
+    """
+    if not backend.can("mlp", "cpu", x):
+        return None
+    ends = graph.receiver, graph.sender, graph.receiver_ptr, graph.receiver_order
+    return torch.ops.nequip_fast.first_of_pair(*ends, vectors.detach(), x.detach().reshape(-1))
+
+
 def _visiting_order(node: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
     """(ptr [N + 1], order [E]): the edges of each node, in ascending edge number."""
     if node.device.type == "cpu" and backend.compiled("visiting_order") and backend.get_backend() != "reference":
@@ -82,5 +104,12 @@ def _visiting_order(node: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
 if backend.compiled("visiting_order"):
 
     @torch.library.register_fake("nequip_fast::visiting_order")
-    def _(node, num_nodes):
+    def _visiting_order_fake(node, num_nodes):
         return node.new_empty(num_nodes + 1), node.new_empty(node.shape)
+
+
+if backend.compiled("first_of_pair"):
+
+    @torch.library.register_fake("nequip_fast::first_of_pair")
+    def _first_of_pair_fake(receiver, sender, ptr, order, vectors, x):
+        return receiver.new_empty(receiver.shape)

@@ -45,7 +45,7 @@ def test_preset_xl(dtype: str) -> None:
     settings = config({"builder": "PresetNequIPGNNModel", "preset": "XL"}, dtype)
     theirs, ours = build_oracle(settings), build_model({**settings, "seed": 99}).eval()
     load_nequip_state_dict(ours, theirs.state_dict())
-    data = graph(crystals()[0], r_max=2.5)
+    data = graph(crystals()[1], r_max=3.5)  # at 2.5 Å forces cancel to a fiftieth, with them the digits of float32
     expected, found = call(theirs, data), call(ours, data)
     for quantity in QUANTITIES["crystals"]:
         assert relative_error(found[quantity], expected[quantity]) < TOLERANCE[dtype], quantity

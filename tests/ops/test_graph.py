@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nequip_fast.errors import InputError
-from nequip_fast.ops import Graph, use_backend
+from nequip_fast.ops import Graph, first_of_pair, use_backend
 
 
 @settings(max_examples=40, deadline=None)
@@ -52,6 +52,62 @@ def test_wrong_shape_or_type():
         Graph.from_edge_index(torch.zeros(2, 5, dtype=torch.int32), 3)
 
 
+def pairs(receiver, sender, vectors, x):
+    """The definition, one edge after the other."""
+    first = list(range(len(x)))
+    for e in range(len(x)):
+        for other in range(e):
+            ends = receiver[e] == sender[other] and sender[e] == receiver[other]
+            if ends and torch.equal(vectors[e], -vectors[other]) and x[e] == x[other]:
+                first[e] = other if first[other] == other else e
+                break
+    return torch.tensor(first, dtype=torch.int64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(nodes=st.integers(1, 4), edges=st.integers(0, 30), seed=st.integers(0, 2**31), dtype=st.sampled_from([32, 64]))
+def test_pairs_of_edges(nodes, edges, seed, dtype):
+    """Few nodes, vectors and lengths, so that edges are repeated, join a node to itself, differ in one thing alone."""
+    generator = torch.Generator().manual_seed(seed)
+    receiver, sender = torch.randint(0, nodes, (2, edges), generator=generator)
+    vectors = torch.randint(-1, 2, (edges, 3), generator=generator).to(getattr(torch, f"float{dtype}"))
+    vectors[:, 1:] = 0
+    x = vectors.norm(dim=1, keepdim=True) + (torch.rand(edges, 1, generator=generator) < 0.2)
+    graph = Graph.from_ends(receiver, sender, nodes)
+    first = first_of_pair(graph, vectors, x)
+    assert torch.equal(first, pairs(receiver, sender, vectors, x))
+    assert torch.equal(first[first], first)
+
+
+def test_pairs_of_a_crystal_and_of_cutoffs_that_differ_by_direction():
+    """Lengths that are equal by symmetry alone make no pair."""
+    receiver, sender = torch.tensor([[0, 1, 0, 2, 1, 2], [1, 0, 2, 0, 2, 1]])
+    vectors = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, 1]])
+    graph = Graph.from_ends(receiver, sender, 3)
+    assert first_of_pair(graph, vectors, vectors.norm(dim=1)).tolist() == [0, 0, 2, 2, 4, 5]
+    assert first_of_pair(graph, vectors, torch.tensor([1.0, 1, 1, 2, 1, 1])).tolist() == [0, 0, 2, 3, 4, 5]
+    with use_backend("reference"):
+        assert first_of_pair(graph, vectors, vectors.norm(dim=1)) is None
+
+
+def test_bad_pairs_are_named():
+    graph = Graph.from_ends(torch.tensor([0, 1]), torch.tensor([1, 0]), 2)
+    with pytest.raises(RuntimeError, match=r"vectors must be \[2, 3\], and x as many numbers of their dtype"):
+        first_of_pair(graph, torch.zeros(2, 2), torch.zeros(2))
+    with pytest.raises(RuntimeError, match="as many numbers of their dtype"):
+        first_of_pair(graph, torch.zeros(2, 3), torch.zeros(2).double())
+
+
 def test_opcheck():
     """Schema, fake kernel, symbolic tracing."""
     torch.library.opcheck(torch.ops.nequip_fast.visiting_order, (torch.tensor([2, 0, 2]), 4))
+    graph = Graph.from_ends(torch.tensor([0, 1]), torch.tensor([1, 0]), 2)
+    arguments = (
+        graph.receiver,
+        graph.sender,
+        graph.receiver_ptr,
+        graph.receiver_order,
+        torch.zeros(2, 3),
+        torch.zeros(2),
+    )
+    torch.library.opcheck(torch.ops.nequip_fast.first_of_pair, arguments)

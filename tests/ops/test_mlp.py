@@ -37,12 +37,22 @@ def operands(problem: MlpProblem, rows: int, dtype=torch.float64):
     return x, weights, g, torch.randn(rows, problem.dim_in, dtype=dtype)
 
 
-def derivatives(x, weights, g, d, problem):
+def derivatives(x, weights, g, d, problem, first=None):
     """The value, its gradients, and the gradients of the gradient by x: what training on forces takes."""
-    out = mlp(x, weights, problem)
+    out = mlp(x, weights, problem, first)
     first = torch.autograd.grad(out, (x, *weights), g, create_graph=True)
     second = torch.autograd.grad(first[0], (x, *weights, g), d, allow_unused=True, materialize_grads=True)
     return out, *first, *second
+
+
+def repeats(rows: int) -> torch.Tensor:
+    """Rows of which many are another, earlier one, some of them several times."""
+    first = torch.arange(rows)
+    for e in range(rows):
+        earlier = int(torch.randint(0, e + 1, ()))
+        if torch.rand(()) < 0.6 and first[earlier] == earlier:
+            first[e] = earlier
+    return first
 
 
 def both(call):
@@ -56,12 +66,13 @@ def both(call):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 3e-6)])
-def test_every_derivative(isa, shape, dtype, bound):
-    """Each of its tensors by itself, for every number of rows."""
+@pytest.mark.parametrize("repeat", [False, True])
+def test_every_derivative(isa, shape, dtype, bound, repeat):
+    """Each of its tensors by itself, for every number of rows, each its own or some the same."""
     problem = problem_of(SHAPES[shape])
     for rows in ROWS:
-        tensors = operands(problem, rows, dtype)
-        for ours, theirs in both(lambda tensors=tensors: derivatives(*tensors, problem)):
+        tensors, first = operands(problem, rows, dtype), repeats(rows) if repeat else None
+        for ours, theirs in both(lambda tensors=tensors, first=first: derivatives(*tensors, problem, first)):
             assert ours.shape == theirs.shape
             assert relative_error(ours, theirs) < bound
 
@@ -78,9 +89,10 @@ def test_activations(isa, activation):
 def test_finite_differences():
     """gradcheck and gradgradcheck by x and by all weights."""
     problem = problem_of([3, 5, 4, 6], "tanh")
-    x, weights, *_ = operands(problem, 2)
-    assert torch.autograd.gradcheck(lambda x, *w: mlp(x, w, problem), (x, *weights))
-    assert torch.autograd.gradgradcheck(lambda x, *w: mlp(x, w, problem), (x, *weights))
+    x, weights, *_ = operands(problem, 3)
+    for first in (None, torch.tensor([0, 1, 0])):
+        assert torch.autograd.gradcheck(lambda x, *w, first=first: mlp(x, w, problem, first), (x, *weights))
+        assert torch.autograd.gradgradcheck(lambda x, *w, first=first: mlp(x, w, problem, first), (x, *weights))
 
 
 def test_second_derivatives_by_the_weights_and_third():
@@ -88,7 +100,7 @@ def test_second_derivatives_by_the_weights_and_third():
     problem = problem_of([4, 9, 7])
 
     def call():
-        value = mlp(x, weights, problem).sin().sum()
+        value = mlp(x, weights, problem, torch.tensor([0, 0, 2, 3, 2, 0])).sin().sum()
         results = []
         for _ in range(3):
             gradients = torch.autograd.grad(value, (x, *weights), create_graph=True)
@@ -160,9 +172,11 @@ def test_transforms():
     problem = problem_of([6, 10, 11, 18])
     x, weights, g, d = operands(problem, 5)
     w = torch.cat([weight.detach().reshape(-1) for weight in weights]).requires_grad_()
-    torch.library.opcheck(torch.ops.nequip_fast.mlp, (x, w, problem.text))
-    torch.library.opcheck(torch.ops.nequip_fast.mlp_gradient, (x, w, g, problem.text, True, True))
-    torch.library.opcheck(torch.ops.nequip_fast.mlp_gradient_tangent, (x, w, g, d, problem.text, True, True))
+    for first in (None, torch.tensor([0, 1, 1, 0, 4])):
+        of = first, problem.text
+        torch.library.opcheck(torch.ops.nequip_fast.mlp, (x, w, *of))
+        torch.library.opcheck(torch.ops.nequip_fast.mlp_gradient, (x, w, g, *of, True, True))
+        torch.library.opcheck(torch.ops.nequip_fast.mlp_gradient_tangent, (x, w, g, d, *of, True, True))
 
     def call(v):
         return mlp(v, weights, problem)
@@ -185,10 +199,10 @@ def test_transforms():
 def test_threads_and_repeats():
     """The same bits twice; on two threads the rows are those of one, sums over rows to rounding."""
     problem = problem_of([8, 40, 50, 96])
-    tensors, results = operands(problem, 500), []
+    tensors, first, results = operands(problem, 500), repeats(500), []
     for threads in (1, 2, 2):
         torch.set_num_threads(threads)
-        results.append(derivatives(*tensors, problem))
+        results.append(derivatives(*tensors, problem, first))
     assert all(torch.equal(a, b) for a, b in zip(*results[1:], strict=True))
     for one, two in zip(*results[:2], strict=True):
         assert relative_error(two, one) < 1e-14
@@ -222,10 +236,17 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match=r"and \[\(4, 3\), \(4, 5\)\]"):
         mlp(x, [weights[0].T, weights[1]], problem)
     with pytest.raises(RuntimeError, match="at least two layers"):
-        torch.ops.nequip_fast.mlp(x, torch.zeros(12).double(), describe((3, 4), [(4, 0, 1.0)]))
+        torch.ops.nequip_fast.mlp(x, torch.zeros(12).double(), None, describe((3, 4), [(4, 0, 1.0)]))
     with pytest.raises(RuntimeError, match=r"w must be a CPU tensor \[32\] of the dtype of x"):
-        torch.ops.nequip_fast.mlp(x, torch.zeros(31).double(), problem.text)
+        torch.ops.nequip_fast.mlp(x, torch.zeros(31).double(), None, problem.text)
     with pytest.raises(RuntimeError, match=r"x must be a CPU tensor \[..., 3\]"):
-        torch.ops.nequip_fast.mlp(torch.zeros(2, 4).double(), torch.zeros(32).double(), problem.text)
+        torch.ops.nequip_fast.mlp(torch.zeros(2, 4).double(), torch.zeros(32).double(), None, problem.text)
     with pytest.raises(RuntimeError, match=r"g must be a CPU tensor \[..., 5\]"):
-        torch.ops.nequip_fast.mlp_gradient(x, torch.zeros(32).double(), x, problem.text, True, True)
+        torch.ops.nequip_fast.mlp_gradient(x, torch.zeros(32).double(), x, None, problem.text, True, True)
+    with pytest.raises(InputError, match=r"first must be \[rows\] for x \[rows, 3\], got \[3\]"):
+        mlp(x, weights, problem, torch.arange(3))
+    for first in ([1, 1], [0, -1], [0, 2]):
+        with pytest.raises(RuntimeError, match="first must name for each row itself or one before it"):
+            mlp(x, weights, problem, torch.tensor(first))
+    with pytest.raises(RuntimeError, match="first must name for each row itself or one before it"):
+        mlp(torch.zeros(3, 3).double(), weights, problem, torch.tensor([0, 0, 1]))

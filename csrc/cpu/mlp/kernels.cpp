@@ -20,6 +20,11 @@ void multiply(const T* a, const T* b, int n, T* to) {
 }
 
 template <class T>
+void add(const T* a, int n, T* to) {
+  for (int i = 0; i < n; i += kLanes<T>) store(to + i, load(to + i, n - i) + load(a + i, n - i), n - i);
+}
+
+template <class T>
 void reverse(const T* first, const T* second, const T* x_tangent, int n, T* to_value, T* to_tangent) {
   for (int i = 0; i < n; i += kLanes<T>) {
     const Vec<T> slope = load(first + i, n - i), along = load(to_tangent + i, n - i);
@@ -43,7 +48,7 @@ void transpose_matrix(const T* from, int rows, int columns, T* to, int stride) {
 }
 
 template <class T>
-constexpr MlpKernels<T> kKernels{activate_any<T>, multiply<T>, reverse<T>, transpose_matrix<T>};
+constexpr MlpKernels<T> kKernels{activate_any<T>, multiply<T>, add<T>, reverse<T>, transpose_matrix<T>};
 
 }  // namespace
 

@@ -15,6 +15,8 @@ struct MlpKernels {
   void (*activate)(Activation, int order, const T* x, int n, T before, T after, T* value, T* first, T* second);
   // to = a · b
   void (*multiply)(const T* a, const T* b, int n, T* to);
+  // to += a, n numbers
+  void (*add)(const T* a, int n, T* to);
   // Of S = to_value · f(x) + to_tangent · f'(x) x_tangent: to_value becomes ∂S/∂x, to_tangent ∂S/∂x_tangent.
   void (*reverse)(const T* first, const T* second, const T* x_tangent, int n, T* to_value, T* to_tangent);
   // [rows][columns] -> [columns][stride], stride at least rows, in whole vectors; zero beyond the rows

@@ -34,6 +34,37 @@ void copy_rows(Rows<T> from, int rows, int width, T* to, int stride) {
   }
 }
 
+// The different rows, and where each stands: row k at members[ptr[k]], its own place, … members[ptr[k + 1] − 1].
+class Places {
+ public:
+  Places(int64_t rows, const int64_t* first) : rows_(rows) {
+    if (!first) return;
+    std::vector<int64_t> number(rows);  // of the row that stands at each place
+    rows_ = 0;
+    for (int64_t e = 0; e < rows; ++e) number[e] = first[e] == e ? rows_++ : number[first[e]];
+    ptr_.assign(rows_ + 1, 0);
+    for (int64_t k : number) ++ptr_[k + 1];
+    for (int64_t k = 0; k < rows_; ++k) ptr_[k + 1] += ptr_[k];
+    std::vector<int64_t> next(ptr_);
+    members_.resize(rows);
+    for (int64_t e = 0; e < rows; ++e) members_[next[number[e]]++] = e;
+  }
+
+  int64_t rows() const { return rows_; }
+  bool repeat() const { return !ptr_.empty(); }
+  // body(place, whether it is the row's own) for each of row k
+  template <class Body>
+  void each(int64_t k, const Body& body) const {
+    if (!repeat()) return body(k, true);
+    for (int64_t i = ptr_[k]; i < ptr_[k + 1]; ++i) body(members_[i], i == ptr_[k]);
+  }
+  int64_t own(int64_t k) const { return repeat() ? members_[ptr_[k]] : k; }
+
+ private:
+  int64_t rows_;
+  std::vector<int64_t> ptr_, members_;
+};
+
 template <class T>
 struct Layer {
   int in, out, in_padded, out_padded;  // widths; in whole vectors
@@ -76,27 +107,29 @@ struct Network {
   }
 };
 
-// A thread's work on one tile after the other.
+// A thread's work on one tile after the other: `rows` of the different rows from `at` on.
 template <class T>
 class Tile {
  public:
   // `weight_sums`: where gradients by weights are added up, null where they are not wanted
-  Tile(const Network<T>& network, T* weight_sums)
-      : network_(network), last_(network.layers.size() - 1), sums_(weight_sums), ends_(room(network.layers[last_].out_padded)),
-        to_value_(room(network.widest_hidden)), to_tangent_(room(network.widest_hidden)), next_(room(network.widest_hidden)) {
+  Tile(const Network<T>& network, const Places& places, T* weight_sums)
+      : network_(network), places_(places), last_(network.layers.size() - 1), sums_(weight_sums),
+        ends_(room(network.layers[last_].out_padded)), to_value_(room(network.widest_hidden)),
+        to_tangent_(room(network.widest_hidden)), next_(room(network.widest_hidden)),
+        own_x_(room(places.repeat() ? network.layers[0].in : 0)), own_d_(room(places.repeat() ? network.layers[0].in : 0)) {
     for (size_t k = 0; k < last_; ++k) {
       const int width = network.layers[k].out_padded;
       hidden_.push_back({room(width), room(width), room(width), room(width), room(width)});
     }
   }
 
-  void values(const T* x, int rows, T* out) {
-    up(x, nullptr, rows, 0);
+  void values(int64_t at, int rows, const T* x, T* out) {
+    up(at, rows, x, nullptr, 0);
     write_last(input(last_), out);
   }
 
-  void gradient(const T* x, const T* g, int rows, T* dx) {
-    up(x, nullptr, rows, 1);
+  void gradient(int64_t at, int rows, const T* x, const T* g, T* dx) {
+    up(at, rows, x, nullptr, 1);
     Rows<T> to = cotangents(g);
     for (size_t k = last_;; --k) {
       add_to_weights(k, input(k), to);
@@ -107,8 +140,8 @@ class Tile {
     if (dx) write_first(to, dx);
   }
 
-  void gradient_tangent(const T* x, const T* g, const T* d, int rows, T* dx, T* to_g) {
-    up(x, d, rows, 2);
+  void gradient_tangent(int64_t at, int rows, const T* x, const T* g, const T* d, T* dx, T* to_g) {
+    up(at, rows, x, d, 2);
     write_last(tangent(last_), to_g);
     Rows<T> to_tangent = cotangents(g), to_value{nullptr, 0};  // of the last layer's value there is none
     for (size_t k = last_;; --k) {
@@ -148,9 +181,19 @@ class Tile {
                                 width, false});
   }
 
+  // The tile's rows of x or of its tangent, side by side.
+  const T* own_rows(const T* all, Scratch<T>& memory) const {
+    const int width = network_.layers[0].in;
+    if (!places_.repeat()) return all + at_ * width;
+    for (int i = 0; i < rows_; ++i) std::copy_n(all + places_.own(at_ + i) * width, width, memory.get() + i * width);
+    return memory.get();
+  }
+
   // The hidden layers, with as many derivatives of the activations as `order` says and, with two, along the tangent.
-  void up(const T* x, const T* tangent_of_x, int rows, int order) {
-    x_ = x, d_ = tangent_of_x, rows_ = rows;
+  void up(int64_t at, int rows, const T* x, const T* tangent_of_x, int order) {
+    at_ = at, rows_ = rows;
+    x_ = own_rows(x, own_x_);
+    if (tangent_of_x) d_ = own_rows(tangent_of_x, own_d_);
     for (size_t k = 0; k < last_; ++k) {
       const Layer<T>& layer = network_.layers[k];
       const Hidden& h = hidden_[k];
@@ -181,44 +224,63 @@ class Tile {
 
   void write_last(Rows<T> from, T* out) const {
     const Layer<T>& layer = network_.layers[last_];
-    const bool whole = layer.out == layer.out_padded;
-    product(from, layer.in, layer.matrix, layer.out_padded, whole ? out : ends_.get());
-    if (!whole) copy_rows(Rows<T>{ends_.get(), layer.out_padded}, rows_, layer.out, out, layer.out);
+    if (direct(layer)) return product(from, layer.in, layer.matrix, layer.out, out + at_ * layer.out);
+    product(from, layer.in, layer.matrix, layer.out_padded, ends_.get());
+    for (int i = 0; i < rows_; ++i)
+      places_.each(at_ + i, [&](int64_t place, bool) {
+        std::copy_n(ends_.get() + i * layer.out_padded, layer.out, out + place * layer.out);
+      });
   }
 
   void write_first(Rows<T> from, T* dx) {
     const int width = network_.layers[0].in;
-    copy_rows(down(0, from, to_value_), rows_, width, dx, width);
+    const Rows<T> sums = down(0, from, to_value_);
+    for (int i = 0; i < rows_; ++i)
+      places_.each(at_ + i, [&](int64_t place, bool own) {
+        if (own) std::copy_n(sums.at + i * sums.stride, width, dx + place * width);
+        else std::fill_n(dx + place * width, width, T(0));
+      });
   }
 
-  // g in whole vectors
+  // g in whole vectors, summed over a row's places
   Rows<T> cotangents(const T* g) const {
     const Layer<T>& layer = network_.layers[last_];
-    if (layer.out == layer.out_padded) return {g, layer.out};
-    copy_rows(Rows<T>{g, layer.out}, rows_, layer.out, ends_.get(), layer.out_padded);
+    if (direct(layer)) return {g + at_ * layer.out, layer.out};
+    for (int i = 0; i < rows_; ++i)
+      places_.each(at_ + i, [&](int64_t place, bool own) {
+        T* const sum = ends_.get() + i * layer.out_padded;
+        if (own) copy_rows(Rows<T>{g + place * layer.out, layer.out}, 1, layer.out, sum, layer.out_padded);
+        else network_.kernels.add(g + place * layer.out, layer.out, sum);
+      });
     return {ends_.get(), layer.out_padded};
   }
 
+  // Whether rows of the result and of g are used where they stand.
+  bool direct(const Layer<T>& last) const { return last.out == last.out_padded && !places_.repeat(); }
+
   const Network<T>& network_;
+  const Places& places_;
   size_t last_;
   T* sums_;
   const T *x_ = nullptr, *d_ = nullptr;
+  int64_t at_ = 0;
   int rows_ = 0;
   std::vector<Hidden> hidden_;
-  Scratch<T> ends_, to_value_, to_tangent_, next_;
+  Scratch<T> ends_, to_value_, to_tangent_, next_, own_x_, own_d_;
 };
 
 // body(tile, first row, rows) for all tiles; gradients by weights, where wanted, are added up thread by thread, then
 // over the threads, always in the same order.
 template <class T, class Body>
-void each_tile(const Network<T>& network, int64_t rows, T* dw, const Threads& threads, const Body& body) {
-  const int64_t parts = std::clamp<int64_t>(rows / kRowsPerTask, 1, threads.count);
+void each_tile(const Network<T>& network, const MlpOperands<T>& in, T* dw, const Threads& threads, const Body& body) {
+  const Places places(in.rows, in.first);
+  const int64_t rows = places.rows(), parts = std::clamp<int64_t>(rows / kRowsPerTask, 1, threads.count);
   const Scratch<T> sums(dw ? parts * network.sums : 0);
   threads.parallel(parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
       T* const own = dw ? sums.get() + part * network.sums : nullptr;
       if (dw) std::fill_n(own, network.sums, T(0));
-      Tile<T> tile(network, own);
+      Tile<T> tile(network, places, own);
       const int64_t first = rows * part / parts, count = rows * (part + 1) / parts - first;
       const int64_t tiles = (count + kTile - 1) / kTile;
       for (int64_t k = 0; k < tiles; ++k) {
@@ -247,29 +309,24 @@ void each_tile(const Network<T>& network, int64_t rows, T* dw, const Threads& th
 template <class T>
 void mlp(const MlpProblem& problem, const MlpOperands<T>& in, T* out, const Threads& threads) {
   const Network<T> network(problem, in.w, false);
-  each_tile<T>(network, in.rows, nullptr, threads, [&](Tile<T>& tile, int64_t first, int rows) {
-    tile.values(in.x + first * problem.dim_in, rows, out + first * problem.dim_out);
-  });
+  each_tile<T>(network, in, nullptr, threads,
+               [&](Tile<T>& tile, int64_t at, int rows) { tile.values(at, rows, in.x, out); });
 }
 
 template <class T>
 void mlp_gradient(const MlpProblem& problem, const MlpOperands<T>& in, const T* g, const MlpGradients<T>& grad,
                   const Threads& threads) {
   const Network<T> network(problem, in.w, true);
-  each_tile<T>(network, in.rows, grad.w, threads, [&](Tile<T>& tile, int64_t first, int rows) {
-    const int64_t at = first * problem.dim_in;
-    tile.gradient(in.x + at, g + first * problem.dim_out, rows, grad.x ? grad.x + at : nullptr);
-  });
+  each_tile<T>(network, in, grad.w, threads,
+               [&](Tile<T>& tile, int64_t at, int rows) { tile.gradient(at, rows, in.x, g, grad.x); });
 }
 
 template <class T>
 void mlp_gradient_tangent(const MlpProblem& problem, const MlpOperands<T>& in, const T* g, const T* d,
                           const MlpGradients<T>& grad, T* to_g, const Threads& threads) {
   const Network<T> network(problem, in.w, true);
-  each_tile<T>(network, in.rows, grad.w, threads, [&](Tile<T>& tile, int64_t first, int rows) {
-    const int64_t at = first * problem.dim_in, end = first * problem.dim_out;
-    tile.gradient_tangent(in.x + at, g + end, d + at, rows, grad.x ? grad.x + at : nullptr, to_g + end);
-  });
+  each_tile<T>(network, in, grad.w, threads,
+               [&](Tile<T>& tile, int64_t at, int rows) { tile.gradient_tangent(at, rows, in.x, g, d, grad.x, to_g); });
 }
 
 #define NF_INSTANTIATE(T)                                                                                          \

@@ -12,6 +12,9 @@ template <class T>
 struct MlpOperands {
   int64_t rows;
   const T *x, *w;  // [rows][dim_in]; the layers' matrices, one after the other
+  // Null, or [rows]: what is said of x[e] is meant of x[first[e]], which gets the gradient too. first[e] ≤ e, and
+  // first[first[e]] is first[e].
+  const int64_t* first;
 };
 
 template <class T>

@@ -1,6 +1,7 @@
 // mlp: from torch tensors to the kernels.
 #include <torch/csrc/stable/library.h>
 
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -13,9 +14,18 @@ namespace {
 struct MlpInputs {
   const MlpProblem& problem;
   Tensor x, w;
+  std::optional<Tensor> first;
 
-  MlpInputs(const Tensor& x_, const Tensor& w_, const std::string& layers)
+  MlpInputs(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& first_, const std::string& layers)
       : problem(MlpProblem::of(layers)), x(rows(x_, x_, problem.dim_in, "x")), w(as_contiguous(w_)) {
+    if (first_) {
+      check_index(*first_, x.numel() / problem.dim_in, "mlp: first");
+      first = as_contiguous(*first_);
+      const int64_t* place = first->const_data_ptr<int64_t>();
+      bool fits = first->is_cpu();
+      for (int64_t e = 0; fits && e < first->numel(); ++e) fits = place[e] >= 0 && place[e] <= e && place[place[e]] == place[e];
+      STD_TORCH_CHECK(fits, "mlp: first must name for each row itself or one before it that names itself");
+    }
     STD_TORCH_CHECK(w.is_cpu() && w.dim() == 1 && w.numel() == problem.weights && w.scalar_type() == x.scalar_type(),
                     "mlp: w must be a CPU tensor [", problem.weights, "] of the dtype of x");
   }
@@ -29,7 +39,8 @@ struct MlpInputs {
 
   template <class T>
   MlpOperands<T> operands() const {
-    return {x.numel() / problem.dim_in, x.const_data_ptr<T>(), w.const_data_ptr<T>()};
+    return {x.numel() / problem.dim_in, x.const_data_ptr<T>(), w.const_data_ptr<T>(),
+            first ? first->const_data_ptr<int64_t>() : nullptr};
   }
 };
 
@@ -50,8 +61,8 @@ struct Wanted {
   bool want_x_, want_w_;
 };
 
-Tensor mlp_cpu(Tensor x, Tensor w, std::string layers) {
-  const MlpInputs in(x, w, layers);
+Tensor mlp_cpu(Tensor x, Tensor w, std::optional<Tensor> first, std::string layers) {
+  const MlpInputs in(x, w, first, layers);
   Tensor out = new_rows(in.x, in.problem.dim_out);
   by_dtype(in.x, "mlp", [&](auto t) {
     using T = decltype(t);
@@ -60,9 +71,9 @@ Tensor mlp_cpu(Tensor x, Tensor w, std::string layers) {
   return out;
 }
 
-std::tuple<Tensor, Tensor> mlp_gradient_cpu(Tensor x, Tensor w, Tensor g_, std::string layers, bool want_x,
-                                            bool want_w) {
-  const MlpInputs in(x, w, layers);
+std::tuple<Tensor, Tensor> mlp_gradient_cpu(Tensor x, Tensor w, Tensor g_, std::optional<Tensor> first,
+                                            std::string layers, bool want_x, bool want_w) {
+  const MlpInputs in(x, w, first, layers);
   const Tensor g = MlpInputs::rows(g_, in.x, in.problem.dim_out, "g");
   Wanted to(in, want_x, want_w);
   by_dtype(in.x, "mlp_gradient", [&](auto t) {
@@ -73,8 +84,9 @@ std::tuple<Tensor, Tensor> mlp_gradient_cpu(Tensor x, Tensor w, Tensor g_, std::
 }
 
 std::tuple<Tensor, Tensor, Tensor> mlp_gradient_tangent_cpu(Tensor x, Tensor w, Tensor g_, Tensor d_,
-                                                            std::string layers, bool want_x, bool want_w) {
-  const MlpInputs in(x, w, layers);
+                                                            std::optional<Tensor> first, std::string layers,
+                                                            bool want_x, bool want_w) {
+  const MlpInputs in(x, w, first, layers);
   const Tensor g = MlpInputs::rows(g_, in.x, in.problem.dim_out, "g");
   const Tensor d = MlpInputs::rows(d_, in.x, in.problem.dim_in, "d");
   Wanted to(in, want_x, want_w);
