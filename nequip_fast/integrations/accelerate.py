@@ -21,6 +21,7 @@ from nequip_fast.integrations.copies import Model, copied
 
 PURPOSES = ("train", "inference")
 REPLACEMENTS: dict[tuple[str, str], type[Adoptable]] = {
+    ("nequip", "ApplyFactor"): theirs.ApplyFactor,
     ("nequip", "BesselEdgeLengthEncoding"): theirs.BesselEdgeLengthEncoding,
     ("nequip", "ScalarMLPFunction"): theirs.ScalarMLPFunction,
     ("nequip", "TensorProductScatter"): theirs.TensorProductScatter,

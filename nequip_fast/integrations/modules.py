@@ -142,6 +142,26 @@ class BesselEdgeLengthEncoding(Adoptable, nn.Module):
         return data
 
 
+class ApplyFactor(Adoptable, nn.Module):
+    """nequip's module of this name: what is known of radial features is so of their multiples."""
+
+    _nequip_custom_ops_libs = _OPERATORS
+    in_field: str
+    out_field: str
+    factor: float
+
+    def _prepare(self) -> None:
+        self.factor = float(self.factor)
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As nequip's: a field times a number."""
+        before = data[self.in_field]
+        data[self.out_field] = self.factor * before
+        if hasattr(before, _FIRST_OF_PAIR):
+            setattr(data[self.out_field], _FIRST_OF_PAIR, getattr(before, _FIRST_OF_PAIR))
+        return data
+
+
 # an attribute of a tensor of radial features, for the modules that get this very tensor: the packages hand them nothing
 # else, and what has been made of it since may depend on more than the length
 _FIRST_OF_PAIR = "first_of_pair"

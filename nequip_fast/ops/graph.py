@@ -80,7 +80,7 @@ def first_of_pair(graph: Graph, vectors: Tensor, x: Tensor) -> Tensor | None:
         x: [E] or [E, 1] of the same dtype: lengths over cutoffs.
 
     Returns:
-        [E] int64, the number of the edge itself or of the first of its pair; None where :func:`~.mlp.mlp` has no kernel,
+        [E] int64, the number of the edge itself or of the first of its pair; None where ``mlp`` has no kernel,
         which then would gain nothing.
     """
     if not backend.can("mlp", "cpu", x):
