@@ -106,6 +106,10 @@ def accelerate(model: Model, what: str = "inference", *, inplace: bool = True) -
             report.left[name] = f"{kind[1]}: {error}"
         else:
             report.replaced[name] = ".".join(kind)
+    virials = tuple(module for module in model.modules() if hasattr(module, "use_atomic_virial"))
+    for module in model.modules():
+        if isinstance(module, theirs.IrrepsConvolution):
+            module.virials = virials
     if not report.replaced and not any(isinstance(module, Adoptable) for module in model.modules()):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left.items())
         raise InputError(

@@ -42,6 +42,7 @@ class IrrepsConvolution(Adoptable, nn.Module):
     """SevenNet's module of this name, in one process or, with ghost atoms, in one of many."""
 
     parts_in_use = ("weight_nn",)
+    virials: tuple[nn.Module, ...] = ()  # what gives the virials of atoms where asked to, which takes edges one by one
     convolution: Any
     weight_nn: Any
     denominator: Tensor
@@ -65,7 +66,10 @@ class IrrepsConvolution(Adoptable, nn.Module):
         graph = Graph.from_edge_index(data[self.key_edge_idx], x.shape[0])
         if isinstance(self.weight_nn, FullyConnectedNet):
             if "edge_vec" in data and not hasattr(radial, _FIRST_OF_PAIR):  # the first layer to ask
-                _say_pairs(radial, graph, data["edge_vec"], data["edge_length"])
+                vectors = data["edge_vec"]
+                if self.virials and not any(module.use_atomic_virial for module in self.virials):
+                    vectors = vectors.detach()  # whose gradients then become forces and stresses, sums over both edges
+                _say_pairs(radial, graph, vectors, data["edge_length"])
             weight = self.weight_nn(radial, getattr(radial, _FIRST_OF_PAIR, None))
         else:
             weight = self.weight_nn(radial)

@@ -160,7 +160,8 @@ class NequIP(GraphModel):
             graph,
             self.spharm(geometry.vectors).to(self.model_dtype),
             self.bessel_encode(normalized),
-            first_of_pair(graph, geometry.vectors, normalized),
+            # forces and stress take the gradients by the vectors of both edges of a pair together
+            first_of_pair(graph, geometry.vectors.detach(), normalized),
         )
         for layer in self.layers:
             x = layer(x, attributes, types, edges)

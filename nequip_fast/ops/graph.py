@@ -71,9 +71,9 @@ def first_of_pair(graph: Graph, vectors: Tensor, x: Tensor) -> Tensor | None:
     """Edges whose radial functions are those of an earlier edge, their reverse: for ``first`` of :func:`~.mlp.mlp`.
 
     What depends on the length alone is one function of the atoms' positions for both edges of a pair, so that it may be
-    computed, and differentiated, for one of them. Two edges are a pair if they exchange sender and receiver, if their
-    vectors are each other's negative and ``x`` is the same, to the last bit; cutoffs that differ by direction make two
-    edges of it.
+    computed, and differentiated, for one of them, unless edges are differentiated by one by one. Two edges are a pair
+    if they exchange sender and receiver, if their vectors are each other's negative and ``x`` is the same, to the last
+    bit; cutoffs that differ by direction make two edges of it.
 
     Args:
         vectors: [E, 3] from the receiver to the sender, or all the other way.
@@ -81,9 +81,9 @@ def first_of_pair(graph: Graph, vectors: Tensor, x: Tensor) -> Tensor | None:
 
     Returns:
         [E] int64, the number of the edge itself or of the first of its pair; None where ``mlp`` has no kernel,
-        which then would gain nothing.
+        which then would gain nothing, and where the vectors are leaves that ask for gradients.
     """
-    if not backend.can("mlp", "cpu", x):
+    if not backend.can("mlp", "cpu", x) or (vectors.requires_grad and vectors.is_leaf):
         return None
     ends = graph.receiver, graph.sender, graph.receiver_ptr, graph.receiver_order
     return torch.ops.nequip_fast.first_of_pair(*ends, vectors.detach(), x.detach().reshape(-1))

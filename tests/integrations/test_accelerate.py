@@ -15,7 +15,9 @@ import nequip_fast
 from nequip_fast.adoption import Adoptable
 from nequip_fast.dtypes import default_dtype
 from nequip_fast.errors import InputError
+from nequip_fast.model import build_model
 from nequip_fast.nn.activation_names import name_by_value
+from nequip_fast.ops import mlp
 from tests.drop_in import assert_same_values, derivatives, random_like
 from tests.model.model_cases import build_oracle, call, config, inputs, relative_error
 
@@ -53,6 +55,27 @@ def test_models_of_nequip(case):
     for name, gradient in force_gradients(accelerated, data).items():
         assert float((gradient - expected_gradients[name]).abs().max()) < 1e-10 * largest, name
     assert not any(isinstance(module, Adoptable) for module in model.modules())  # it was a copy
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_edges_of_a_pair_are_computed_once(monkeypatch, ours):
+    """Half of the rows of radial networks, not of the readout; in our own models as well."""
+    rows = []
+
+    def counted(x, weights, problem, first=None):
+        rows.append((len(x), len(x) if first is None else len(first.unique())))
+        return mlp(x, weights, problem, first)
+
+    monkeypatch.setattr("nequip_fast.integrations.modules.mlp", counted)
+    monkeypatch.setattr("nequip_fast.nn.mlp.mlp", counted)
+    data = inputs("crystals")
+    edges, atoms = data["edge_index"].shape[1], len(data["atom_types"])
+    settings = config("preset_S")
+    model = build_model(settings) if ours else nequip_fast.accelerate(build_oracle(settings))
+    rows.clear()
+    call(model, data)
+    assert rows[:2] == [(edges, edges / 2)] * 2
+    assert all(row == (atoms, atoms) for row in rows[2:])
 
 
 def force_gradients(model: nn.Module, data: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -81,6 +81,44 @@ def test_the_calculator(name):
         assert calculator.results[quantity] == pytest.approx(expected[quantity], rel=1e-5, abs=1e-5), quantity
 
 
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_virials_of_atoms(asked):
+    """They take the edges of a pair one by one, whenever they are asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain, fast = (
+            SevenNetCalculator(SHIPPED["SevenNet-0"][0], device="cpu", compute_atomic_virial=at_once)
+            for at_once in (True, asked == "before")
+        )
+    nequip_fast.accelerate(fast.model)
+    if asked == "after":
+        fast.model.force_output.use_atomic_virial = True
+    atoms = structures()[40].repeat((1, 1, 2))
+    atoms.rattle(0.05, seed=1)
+    for calculator in (plain, fast):
+        calculator.calculate(atoms)
+    assert abs(plain.results["stresses"]).max() > 1e-3
+    assert fast.results["stresses"] == pytest.approx(plain.results["stresses"], rel=1e-4, abs=1e-4)
+
+
+def test_edges_of_a_pair_are_computed_once(monkeypatch):
+    """Half of the rows of radial networks, in energies, forces and stress that stay the same."""
+    from nequip_fast.integrations import modules
+
+    shares = []
+    say = modules._say_pairs
+
+    def counted(radial, *arguments):
+        say(radial, *arguments)
+        shares.append(float((radial.first_of_pair == torch.arange(len(radial))).double().mean()))
+
+    monkeypatch.setattr(modules, "_say_pairs", counted)
+    source = SevenNet(build("parity_l1_nequip"))
+    nequip_fast.accelerate(source._model, "train")
+    source.evaluate(graph(crystals(), source))
+    assert shares == [0.5]
+
+
 def test_the_engine_takes_an_accelerated_model():
     source = SevenNet(build("parity_l1_nequip"))
     data = graph(crystals(), source)
