@@ -70,8 +70,8 @@ struct Layer {
   int in, out, in_padded, out_padded;  // widths; in whole vectors
   Activation activation;
   T before, after;
-  int64_t sums;  // where its gradient begins in a thread's, [in][out_padded] each
-  const T* matrix;  // [in][out_padded]
+  int64_t sums;                // where its gradient begins in a thread's, [in][out_padded] each
+  const T* matrix;             // [in][out_padded]
   Scratch<T> own, transposed;  // what `matrix` points to where the weights are not padded; [out][in_padded]
 };
 
@@ -116,7 +116,8 @@ class Tile {
       : network_(network), places_(places), last_(network.layers.size() - 1), sums_(weight_sums),
         ends_(room(network.layers[last_].out_padded)), to_value_(room(network.widest_hidden)),
         to_tangent_(room(network.widest_hidden)), next_(room(network.widest_hidden)),
-        own_x_(room(places.repeat() ? network.layers[0].in : 0)), own_d_(room(places.repeat() ? network.layers[0].in : 0)) {
+        own_x_(room(places.repeat() ? network.layers[0].in : 0)),
+        own_d_(room(places.repeat() ? network.layers[0].in : 0)) {
     for (size_t k = 0; k < last_; ++k) {
       const int width = network.layers[k].out_padded;
       hidden_.push_back({room(width), room(width), room(width), room(width), room(width)});

@@ -23,7 +23,8 @@ struct MlpInputs {
       first = as_contiguous(*first_);
       const int64_t* place = first->const_data_ptr<int64_t>();
       bool fits = first->is_cpu();
-      for (int64_t e = 0; fits && e < first->numel(); ++e) fits = place[e] >= 0 && place[e] <= e && place[place[e]] == place[e];
+      for (int64_t e = 0; fits && e < first->numel(); ++e)
+        fits = place[e] >= 0 && place[e] <= e && place[place[e]] == place[e];
       STD_TORCH_CHECK(fits, "mlp: first must name for each row itself or one before it that names itself");
     }
     STD_TORCH_CHECK(w.is_cpu() && w.dim() == 1 && w.numel() == problem.weights && w.scalar_type() == x.scalar_type(),
