@@ -75,7 +75,8 @@ def accelerate(model: Model, what: str = "inference", *, inplace: bool = True) -
 
     For models of nequip (built, from a checkpoint or a package), of SevenNet, and for any tree with e3nn's modules.
     What was replaced and what could not be is in the attribute ``acceleration`` of the model that is returned, an
-    :class:`Acceleration`.
+    :class:`Acceleration`. Where forces come of positions, gradients by the vectors of single edges, which no output
+    shows, are those of both edges of a pair together.
 
     Args:
         model: any module.
@@ -106,10 +107,9 @@ def accelerate(model: Model, what: str = "inference", *, inplace: bool = True) -
             report.left[name] = f"{kind[1]}: {error}"
         else:
             report.replaced[name] = ".".join(kind)
-    virials = tuple(module for module in model.modules() if hasattr(module, "use_atomic_virial"))
     for module in model.modules():
         if isinstance(module, theirs.IrrepsConvolution):
-            module.virials = virials
+            module.whole = (model,)
     if not report.replaced and not any(isinstance(module, Adoptable) for module in model.modules()):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left.items())
         raise InputError(

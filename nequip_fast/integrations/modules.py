@@ -42,7 +42,7 @@ class IrrepsConvolution(Adoptable, nn.Module):
     """SevenNet's module of this name, in one process or, with ghost atoms, in one of many."""
 
     parts_in_use = ("weight_nn",)
-    virials: tuple[nn.Module, ...] = ()  # what gives the virials of atoms where asked to, which takes edges one by one
+    whole: tuple[nn.Module, ...] = ()  # the model that this is a part of, hidden from torch's list of submodules
     convolution: Any
     weight_nn: Any
     denominator: Tensor
@@ -67,15 +67,23 @@ class IrrepsConvolution(Adoptable, nn.Module):
         if isinstance(self.weight_nn, FullyConnectedNet):
             if "edge_vec" in data and not hasattr(radial, _FIRST_OF_PAIR):  # the first layer to ask
                 vectors = data["edge_vec"]
-                if self.virials and not any(module.use_atomic_virial for module in self.virials):
-                    vectors = vectors.detach()  # whose gradients then become forces and stresses, sums over both edges
-                _say_pairs(radial, graph, vectors, data["edge_length"])
+                _say_pairs(radial, graph, vectors.detach() if self._sums_pairs() else vectors, data["edge_length"])
             weight = self.weight_nn(radial, getattr(radial, _FIRST_OF_PAIR, None))
         else:
             weight = self.weight_nn(radial)
         x = conv(x, data[self.key_filter].to(x), weight.to(x), graph, self.problem).div(self.denominator)
         data[self.key_x] = torch.tensor_split(x, data["nlocal"])[0] if self.is_parallel else x
         return data
+
+    def _sums_pairs(self) -> bool:
+        """Whether gradients by the vectors of edges are to become forces and stress, sums over both edges of a pair.
+
+        As long as the model makes them so; what LAMMPS gets, and virials of atoms, know edges one by one.
+        """
+        asked = [
+            m.use_atomic_virial for model in self.whole for m in model.modules() if hasattr(m, "use_atomic_virial")
+        ]
+        return bool(asked) and not any(asked)
 
 
 class ScalarMLPFunction(Adoptable, nn.Module):
@@ -140,7 +148,8 @@ class BesselEdgeLengthEncoding(Adoptable, nn.Module):
         # nequip has sinc(n x) n = sin(π n x) / (π x)
         features = radial(x.double(), roots, self._p, 1.0, self._output_dtype)
         data[self.edge_invariant_field] = features
-        if {"edge_vectors", "edge_index", "atom_types"} <= data.keys():
+        # vectors that nequip has made of positions; others are differentiated by one by one
+        if x.device.type == "cpu" and {"pos", "edge_vectors", "edge_index", "atom_types"} <= data.keys():
             graph = Graph.from_edge_index(data["edge_index"], data["atom_types"].shape[0])
             _say_pairs(features, graph, data["edge_vectors"], x)
         return data

@@ -64,7 +64,8 @@ class GraphModel(NequIPInterface, ABC):
 
     @abstractmethod
     def atomic_energies(self, geometry: EdgeGeometry) -> Tensor:
-        """Energy of each atom, [N, 1] float64, eV."""
+        """Energy of each atom, [N, 1] float64, eV; its gradients by the vectors of the two edges of a pair together
+        are those of their distance, which of them alone need not be."""
 
     def forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Energies, and forces and stress unless ``do_derivatives`` is off.

@@ -20,9 +20,8 @@ from nequip_fast.ops import GateProblem, GateSegment, MlpLayer, MlpProblem, gate
 class FullyConnectedNet(Adoptable, nn.FullyConnectedNet):
     """``e3nn.nn.FullyConnectedNet``: a perceptron without biases, its activations scaled to unit second moment.
 
-    One pass over the rows through all layers where the activation has a kernel
-    (:data:`nequip_fast.ops.gate.ACTIVATIONS`), e3nn's own code otherwise. Arguments, attributes and ``repr`` are
-    inherited. Shapes: [..., hs[0]] -> [..., hs[-1]].
+    :func:`~nequip_fast.ops.mlp.mlp` where the activation is one of :data:`nequip_fast.ops.gate.ACTIVATIONS`, e3nn's own
+    code otherwise. Arguments, attributes and ``repr`` are inherited. Shapes: [..., hs[0]] -> [..., hs[-1]].
     """
 
     def __init__(
@@ -37,17 +36,17 @@ class FullyConnectedNet(Adoptable, nn.FullyConnectedNet):
         self._derive(by_value=False)
 
     def _prepare(self) -> None:
-        self._derive(by_value=True)
-        if self._problem is None and len(self) > 1:
+        if not self._derive(by_value=True):
             raise InputError(NO_KERNEL)
 
-    def _derive(self, by_value: bool) -> None:
+    def _derive(self, by_value: bool) -> bool:
+        """False if the activation has no kernel."""
         layers: list[Any] = list(self)
         self._problem: MlpProblem | None = None
         self._last: GateProblem | None = None  # what `out_act` asks for
         named = named_activations([layer.act for layer in layers], by_value)
-        if named is None or len(layers) < 2:
-            return
+        if named is None or len(layers) < 2 or not all(layer.weight.numel() for layer in layers):
+            return named is not None
         described, constant = [], 1.0  # of the activation below: the layer above multiplies by it
         for layer, (name, factor) in zip(layers, named, strict=True):
             described.append(MlpLayer(layer.weight.shape[1], name, constant / (layer.h_in * layer.var_in) ** 0.5))
@@ -58,6 +57,7 @@ class FullyConnectedNet(Adoptable, nn.FullyConnectedNet):
         else:
             self._last = GateProblem([GateSegment(0, -1, 0, width, 1, name, constant)], width)
         self._problem = MlpProblem(layers[0].weight.shape[0], [*described, MlpLayer(width, "identity", factor)])
+        return True
 
     def forward(self, x: Tensor, first: Tensor | None = None) -> Tensor:
         """See the class for shapes; ``first``, which e3nn does not have, as for :func:`~nequip_fast.ops.mlp.mlp`.
@@ -67,7 +67,7 @@ class FullyConnectedNet(Adoptable, nn.FullyConnectedNet):
         """
         if self._problem is None:
             return super().forward(x if first is None else x.index_select(0, first))
-        if x.shape[-1] != self._problem.dim_in:
+        if x.dim() == 0 or x.shape[-1] != self._problem.dim_in:
             raise ShapeError(f"x must be [..., {self._problem.dim_in}], got {list(x.shape)}")
         layers: list[Any] = list(self)
         x = mlp(x, [layer.weight for layer in layers], self._problem, first)

@@ -81,7 +81,8 @@ def first_of_pair(graph: Graph, vectors: Tensor, x: Tensor) -> Tensor | None:
 
     Returns:
         [E] int64, the number of the edge itself or of the first of its pair; None where ``mlp`` has no kernel,
-        which then would gain nothing, and where the vectors are leaves that ask for gradients.
+        which then would gain nothing, and where the vectors are leaves that ask for gradients: these are for edges one
+        by one. Of other vectors it is for the caller to know.
     """
     if not backend.can("mlp", "cpu", x) or (vectors.requires_grad and vectors.is_leaf):
         return None

@@ -107,8 +107,10 @@ def mlp(x: Tensor, weights: Sequence[Tensor], problem: MlpProblem, first: Tensor
             f"mlp: x must be [..., {problem.dim_in}] and the weights {list(problem.shapes)}, got {list(x.shape)} and "
             f"{found}"
         )
-    if first is not None and (x.dim() != 2 or first.shape != x.shape[:1]):
-        raise InputError(f"mlp: first must be [rows] for x [rows, {problem.dim_in}], got {list(first.shape)}")
+    if first is not None and (x.dim() != 2 or first.shape != x.shape[:1] or first.dtype != torch.int64):
+        raise InputError(
+            f"mlp: first must be [rows] int64 for x [rows, {problem.dim_in}], got {list(first.shape)} {first.dtype}"
+        )
     if not backend.can("mlp", "cpu", x) or any(weight.dtype != x.dtype for weight in weights):
         return problem.layer_by_layer(x, weights, first)
     return _mlp(x, torch.cat([weight.reshape(-1) for weight in weights]), first, problem.text)

@@ -42,7 +42,8 @@ def radial(x: Tensor, roots: Tensor, p: float, factor: float = 1.0, dtype: torch
             f"radial: x and roots must be float64 and the result float32 or float64, got {x.dtype}, {roots.dtype} "
             f"and {dtype}"
         )
-    differentiated = roots.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(roots)
+    compiling = torch.compiler.is_compiling()  # the next question is one that it cannot trace
+    differentiated = roots.requires_grad or (not compiling and torch._C._functorch.is_functorch_wrapped_tensor(roots))
     chosen = "reference" if differentiated else backend.choose("radial", x)
     single = dtype == torch.float32
     if chosen == "reference":

@@ -9,6 +9,7 @@ import e3nn.nn
 import pytest
 import torch
 from e3nn import o3
+from nequip.nn import with_edge_vectors_
 from torch import Tensor, nn
 
 import nequip_fast
@@ -76,6 +77,20 @@ def test_edges_of_a_pair_are_computed_once(monkeypatch, ours):
     call(model, data)
     assert rows[:2] == [(edges, edges / 2)] * 2
     assert all(row == (atoms, atoms) for row in rows[2:])
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+def test_vectors_that_are_given_are_differentiated_by_one_by_one(leaf):
+    """nequip then returns the gradients of the edges, those of a pair each by itself."""
+    model = build_oracle(config("preset_S"))
+    full = with_edge_vectors_(inputs("crystals"))
+    forces = []
+    for each in (model, nequip_fast.accelerate(copy.deepcopy(model))):
+        vectors = full["edge_vectors"].detach().clone()
+        data = {name: full[name] for name in ("edge_index", "atom_types")}
+        data["edge_vectors"] = vectors if leaf else vectors.requires_grad_() * 1.0
+        forces.append(each(data)["edge_forces"])
+    assert relative_error(forces[1], forces[0]) < 1e-10
 
 
 def force_gradients(model: nn.Module, data: dict[str, Tensor]) -> dict[str, Tensor]:

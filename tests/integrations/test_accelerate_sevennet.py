@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import nequip_fast
+from nequip_fast.integrations import modules
 from nequip_fast.integrations.sevennet import SevenNet
 from tests.engine.reference import evaluate
 from tests.integrations.structures import structures
@@ -103,8 +104,6 @@ def test_virials_of_atoms(asked):
 
 def test_edges_of_a_pair_are_computed_once(monkeypatch):
     """Half of the rows of radial networks, in energies, forces and stress that stay the same."""
-    from nequip_fast.integrations import modules
-
     shares = []
     say = modules._say_pairs
 
@@ -114,9 +113,30 @@ def test_edges_of_a_pair_are_computed_once(monkeypatch):
 
     monkeypatch.setattr(modules, "_say_pairs", counted)
     source = SevenNet(build("parity_l1_nequip"))
+    data = graph(crystals(), source)
+    expected = source.evaluate(data)
     nequip_fast.accelerate(source._model, "train")
-    source.evaluate(graph(crystals(), source))
+    found = errors(source.evaluate(data), expected, True)
     assert shares == [0.5]
+    assert max(found.values()) < 1e-10, found
+
+
+def test_a_model_that_loses_its_forces_gives_gradients_of_single_edges():
+    """As SevenNet's interface to LAMMPS makes it, which differentiates by the vectors of edges."""
+    gradients = []
+    for accelerated in (False, True):
+        source = SevenNet(build("parity_l1_nequip"))
+        model, given = source._model, {}
+        hook = model.register_forward_pre_hook(lambda _model, inputs, given=given: given.update(inputs[0]))
+        source.evaluate(graph(crystals(), source))
+        hook.remove()
+        if accelerated:
+            nequip_fast.accelerate(model, "train")
+        model.delete_module_by_key("force_output")
+        vectors = given["edge_vec"].detach().requires_grad_()
+        energy = model({**given, "edge_vec": vectors})["inferred_total_energy"].sum()
+        gradients.append(torch.autograd.grad(energy, vectors)[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
 
 
 def test_the_engine_takes_an_accelerated_model():

@@ -243,8 +243,9 @@ def test_bad_input_is_named():
         torch.ops.nequip_fast.mlp(torch.zeros(2, 4).double(), torch.zeros(32).double(), None, problem.text)
     with pytest.raises(RuntimeError, match=r"g must be a CPU tensor \[..., 5\]"):
         torch.ops.nequip_fast.mlp_gradient(x, torch.zeros(32).double(), x, None, problem.text, True, True)
-    with pytest.raises(InputError, match=r"first must be \[rows\] for x \[rows, 3\], got \[3\]"):
-        mlp(x, weights, problem, torch.arange(3))
+    for first in (torch.arange(3), torch.zeros(2, dtype=torch.int32)):
+        with pytest.raises(InputError, match=r"first must be \[rows\] int64 for x \[rows, 3\], got \[[23]\] torch.int"):
+            mlp(x, weights, problem, first)
     for first in ([1, 1], [0, -1], [0, 2]):
         with pytest.raises(RuntimeError, match="first must name for each row itself or one before it"):
             mlp(x, weights, problem, torch.tensor(first))
