@@ -42,8 +42,11 @@ def radial(x: Tensor, roots: Tensor, p: float, factor: float = 1.0, dtype: torch
             f"radial: x and roots must be float64 and the result float32 or float64, got {x.dtype}, {roots.dtype} "
             f"and {dtype}"
         )
-    compiling = torch.compiler.is_compiling()  # the next question is one that it cannot trace
-    differentiated = roots.requires_grad or (not compiling and torch._C._functorch.is_functorch_wrapped_tensor(roots))
+    if torch.compiler.is_compiling():  # it traces the first question, not the second, which asks of the roots alone
+        mapped = torch._C._are_functorch_transforms_active()
+    else:
+        mapped = torch._C._functorch.is_functorch_wrapped_tensor(roots)
+    differentiated = roots.requires_grad or mapped
     chosen = "reference" if differentiated else backend.choose("radial", x)
     single = dtype == torch.float32
     if chosen == "reference":

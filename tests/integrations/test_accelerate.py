@@ -79,6 +79,18 @@ def test_edges_of_a_pair_are_computed_once(monkeypatch, ours):
     assert all(row == (atoms, atoms) for row in rows[2:])
 
 
+def test_energies_compile_in_one_graph():
+    model = build_oracle(config("preset_S"))
+    for module in model.modules():
+        if hasattr(module, "do_derivatives"):
+            module.do_derivatives = False
+    data = inputs("crystals")
+    expected = call(model, data)["total_energy"]
+    torch._dynamo.reset()
+    compiled = torch.compile(nequip_fast.accelerate(model), backend="aot_eager", fullgraph=True)
+    assert relative_error(call(compiled, data)["total_energy"], expected) < 1e-12
+
+
 @pytest.mark.parametrize("leaf", [True, False])
 def test_vectors_that_are_given_are_differentiated_by_one_by_one(leaf):
     """nequip then returns the gradients of the edges, those of a pair each by itself."""

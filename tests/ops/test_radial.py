@@ -162,3 +162,12 @@ def test_roots_of_an_ensemble():
         expected = torch.func.grad(lambda r: sum(radial(x, s, 6.0).sin().sum() for s in r))(roots)
     torch.testing.assert_close(mapped, each)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_compiled_gradient_by_the_roots():
+    """In one graph, under torch.func as well, whose tensors do not say that they are differentiated by."""
+    x, roots = torch.rand(5, 1, dtype=torch.float64) + 0.1, torch.arange(1, 4, dtype=torch.float64)
+    gradient = torch.func.grad(lambda roots: radial(x, roots, 6.0).sin().sum())
+    torch._dynamo.reset()
+    compiled = torch.compile(gradient, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(roots), gradient(roots), rtol=1e-13, atol=0)
