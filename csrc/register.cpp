@@ -60,6 +60,15 @@ STABLE_TORCH_LIBRARY(nequip_fast, lib) {
   NF_TRILINEAR("conv", NF_GRAPH)
   NF_TRILINEAR("tensor_product", "str paths")
 #undef NF_TRILINEAR
+  // scalar attributes that are rows of a table: nequip_fast/ops/attributes.py
+  lib.def("contract_attributes(Tensor table, Tensor w, str paths) -> Tensor");
+  lib.def(
+      "contract_attributes_gradient(Tensor table, Tensor w, Tensor g, str paths, bool want_table, bool want_w) -> "
+      "(Tensor, Tensor)");
+  lib.def("mix_by_row(Tensor x, Tensor w, Tensor row, str paths) -> Tensor");
+  lib.def(
+      "mix_by_row_gradient(Tensor x, Tensor w, Tensor g, Tensor row, str paths, bool want_x, bool want_w) -> "
+      "(Tensor, Tensor)");
   // conv with weights of an edge formed from rows of a table: nequip_fast/ops/conv_of_rows.py
   lib.def("conv_of_table(Tensor x, Tensor y, Tensor h, Tensor table, Tensor first, " NF_GRAPH ") -> Tensor");
   lib.def("conv_of_table_gradient(Tensor x, Tensor y, Tensor h, Tensor table, Tensor first, Tensor g, " NF_GRAPH

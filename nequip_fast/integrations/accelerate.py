@@ -23,6 +23,7 @@ PURPOSES = ("train", "inference")
 REPLACEMENTS: dict[tuple[str, str], type[Adoptable]] = {
     ("nequip", "ApplyFactor"): theirs.ApplyFactor,
     ("nequip", "BesselEdgeLengthEncoding"): theirs.BesselEdgeLengthEncoding,
+    ("nequip", "NodeTypeEmbed"): theirs.NodeTypeEmbed,
     ("nequip", "ScalarMLPFunction"): theirs.ScalarMLPFunction,
     ("nequip", "TensorProductScatter"): theirs.TensorProductScatter,
     ("sevenn", "IrrepsConvolution"): theirs.IrrepsConvolution,
@@ -30,7 +31,7 @@ REPLACEMENTS: dict[tuple[str, str], type[Adoptable]] = {
     ("e3nn", "ElementwiseTensorProduct"): o3.ElementwiseTensorProduct,
     ("e3nn", "FullTensorProduct"): o3.FullTensorProduct,
     ("e3nn", "FullyConnectedNet"): our_nn.FullyConnectedNet,
-    ("e3nn", "FullyConnectedTensorProduct"): o3.FullyConnectedTensorProduct,
+    ("e3nn", "FullyConnectedTensorProduct"): theirs.FullyConnectedTensorProduct,
     ("e3nn", "Gate"): our_nn.Gate,
     ("e3nn", "Linear"): o3.Linear,
     ("e3nn", "SphericalHarmonics"): o3.SphericalHarmonics,
@@ -76,7 +77,8 @@ def accelerate(model: Model, what: str = "inference", *, inplace: bool = True) -
     For models of nequip (built, from a checkpoint or a package), of SevenNet, and for any tree with e3nn's modules.
     What was replaced and what could not be is in the attribute ``acceleration`` of the model that is returned, an
     :class:`Acceleration`. Where forces come of positions, gradients by the vectors of single edges, which no output
-    shows, are those of both edges of a pair together.
+    shows, are those of both edges of a pair together; those by nequip's ``node_attrs`` lack what self-connections add,
+    which goes to the type embedding at once.
 
     Args:
         model: any module.

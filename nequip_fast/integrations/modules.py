@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nequip_fast import o3
 from nequip_fast.adoption import Adoptable
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activation_names import name_by_value
 from nequip_fast.nn.fully_connected_net import FullyConnectedNet
-from nequip_fast.ops import ConvProblem, Graph, MlpLayer, MlpProblem, conv, first_of_pair, mlp
+from nequip_fast.ops import ConvProblem, Graph, MlpLayer, MlpProblem, backend, conv, first_of_pair, mlp
 from nequip_fast.ops.radial import radial
 
 # nequip writes it into the files of nequip-compile, and imports it before it loads one
@@ -173,6 +174,67 @@ class ApplyFactor(Adoptable, nn.Module):
         if hasattr(before, _FIRST_OF_PAIR):
             setattr(data[self.out_field], _FIRST_OF_PAIR, getattr(before, _FIRST_OF_PAIR))
         return data
+
+
+class NodeTypeEmbed(Adoptable, nn.Module):
+    """nequip's module of this name, without fields of the structure: its rows are remembered with what it writes."""
+
+    parts_in_use = ("embed_module",)
+    embed_module: Any
+    set_features: bool
+
+    def _prepare(self) -> None:
+        if getattr(self, "do_categorical_graph_field_embed", False):
+            raise InputError("it embeds fields of the structure as well")
+
+    def _compare(self, original: type[nn.Module]) -> None:
+        types = torch.arange(self.embed_module.weight.shape[0], device=self.embed_module.weight.device)
+        found, expected = self.forward({"atom_types": types}), original.forward(self, {"atom_types": types})
+        if found.keys() != expected.keys():
+            raise InputError(f"this version of it writes {', '.join(expected)}")
+        for name in found.keys() - {"atom_types"}:
+            _require_equal(found[name], expected[name])
+
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As nequip's: reads the types of atoms and writes their attributes."""
+        types, weight = data["atom_types"].view(-1), self.embed_module.weight
+        if torch.compiler.is_compiling() or not backend.can("attributes", "cpu", weight):
+            values = self.embed_module(types)
+        else:
+            present, row = torch.unique(types, return_inverse=True)
+            table = weight.index_select(0, present)
+            values = table.index_select(0, row)
+            if not values.is_inference():
+                setattr(values, _ROWS_OF_TABLE, (table, row, values._version))
+        data["node_attrs"] = values
+        if self.set_features:
+            data["node_features"] = values
+        return data
+
+
+class FullyConnectedTensorProduct(o3.FullyConnectedTensorProduct):
+    """e3nn's module of this name, with attributes that are rows of a table where they are known to be."""
+
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:
+        """As of :class:`~nequip_fast.o3.TensorProduct`."""
+        rows = _rows_of_table(y) if weight is None and x.dim() == 2 else None
+        return super().forward(x, y, weight) if rows is None else self.with_rows(x, *rows)
+
+
+# an attribute of a tensor of atoms' attributes: the different rows, which is whose, and the version of which this holds
+_ROWS_OF_TABLE = "rows_of_table"
+
+
+def _rows_of_table(y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """(table, row) of y, or of the tensor whose first rows y is a view of, as nequip leaves ghost atoms out."""
+    if torch.compiler.is_compiling() or y.is_inference():
+        return None
+    whole = y if hasattr(y, _ROWS_OF_TABLE) else y._base
+    if whole is None or not hasattr(whole, _ROWS_OF_TABLE):
+        return None
+    table, row, version = getattr(whole, _ROWS_OF_TABLE)
+    same = (y.storage_offset(), y.stride(), y.shape[1:]) == (whole.storage_offset(), whole.stride(), whole.shape[1:])
+    return (table, row[: y.shape[0]]) if same and whole._version == version else None
 
 
 # an attribute of a tensor of radial features, for the modules that get this very tensor: the packages hand them nothing

@@ -150,8 +150,8 @@ class NequIP(GraphModel):
 
     def atomic_energies(self, geometry: EdgeGeometry) -> Tensor:
         types, edge_index = geometry.types, geometry.edge_index
-        x = self.type_embed(types, geometry.data, geometry.batch)
-        attributes = x
+        attributes = self.type_embed(types, geometry.data, geometry.batch)
+        x = attributes.values
         if self.chemical_embedding is not None:
             x = self.chemical_embedding(x)
         normalized = self.edge_norm(geometry.lengths, types, edge_index)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nequip_fast.dtypes import default_dtype
 from nequip_fast.errors import InputError
 from nequip_fast.nn.activation_names import activation
+from nequip_fast.nn.embedding import NodeAttributes
 from nequip_fast.nn.mlp import ScalarMLP
 from nequip_fast.nn.model_gate import Gate
 from nequip_fast.nn.norm_activation import NormActivation
@@ -96,18 +97,21 @@ class InteractionBlock(nn.Module):
             self.linear_2 = Linear(self.tp_scatter.irreps_out.simplify(), irreps_out)
             self.sc = FullyConnectedTensorProduct(irreps_in, attributes, irreps_out) if use_sc else None
 
-    def forward(self, x: Tensor, attributes: Tensor, types: Tensor, edges: EdgeFeatures) -> Tensor:
+    def forward(self, x: Tensor, attributes: NodeAttributes, types: Tensor, edges: EdgeFeatures) -> Tensor:
         """Node features [N, irreps_in.dim] -> [N, irreps_out.dim].
 
         Args:
-            attributes: [N, attribute_dim] of the atoms.
+            attributes: of the atoms, attribute_dim each.
             types: [N].
             edges: what the network sees of them.
         """
         weights = self.edge_mlp(edges.radial, edges.first_of_pair)
         messages = self.linear_1(x) * (self._norm if self._norm.shape[0] == 1 else self._norm[types])
         out = self.linear_2(self.tp_scatter(messages, edges.harmonics, weights, edges.graph))
-        return out if self.sc is None else out + self.sc(x, attributes)
+        if self.sc is None:
+            return out
+        values, table, row = attributes
+        return out + (self.sc(x, values) if table is None or row is None else self.sc.with_rows(x, table, row))
 
 
 class ConvNetLayer(nn.Module):
@@ -154,7 +158,7 @@ class ConvNetLayer(nn.Module):
             irreps_in, self.equivariant_nonlin.irreps_in, settings, radial_mlp_depth, radial_mlp_width, use_sc
         )
 
-    def forward(self, x: Tensor, attributes: Tensor, types: Tensor, edges: EdgeFeatures) -> Tensor:
+    def forward(self, x: Tensor, attributes: NodeAttributes, types: Tensor, edges: EdgeFeatures) -> Tensor:
         """As :meth:`InteractionBlock.forward`."""
         y = self.equivariant_nonlin(self.conv(x, attributes, types, edges))
         return x + y if self.resnet else y

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nequip_fast.o3.errors import require
 from nequip_fast.o3.tensor_product import TensorProduct
+from nequip_fast.ops import product_with_rows
 
 
 class FullyConnectedTensorProduct(o3.FullyConnectedTensorProduct, TensorProduct):
@@ -34,6 +35,24 @@ class FullyConnectedTensorProduct(o3.FullyConnectedTensorProduct, TensorProduct)
         o3.FullyConnectedTensorProduct.__init__(
             self, irreps_in1, irreps_in2, irreps_out, irrep_normalization, path_normalization, **kwargs
         )
+
+    def with_rows(self, x: Tensor, table: Tensor, row: Tensor) -> Tensor:
+        """``forward(x, table[row])`` for attributes of which many are the same, as those of atoms of one type.
+
+        Where they are scalars and the weights shared, these are contracted with each row of the table once, which makes
+        derivatives in particular cheaper by far (:func:`~nequip_fast.ops.attributes.product_with_rows`).
+
+        Args:
+            x: [B, irreps_in1.dim].
+            table: [rows, irreps_in2.dim], best without rows that nobody names.
+            row: [B] int64.
+
+        Returns:
+            [B, irreps_out.dim].
+        """
+        if not self.shared_weights or not self.internal_weights:
+            return self.forward(x, table.index_select(0, row))
+        return product_with_rows(x, table, row, self.weight, self.problem)
 
 
 class ElementwiseTensorProduct(o3.ElementwiseTensorProduct, TensorProduct):

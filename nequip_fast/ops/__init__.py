@@ -1,5 +1,6 @@
 """Operators: one file each with signature, shapes, plain-torch definition, fake, autograd and dispatch."""
 
+from nequip_fast.ops.attributes import product_with_rows
 from nequip_fast.ops.backend import get_backend, set_backend, use_backend
 from nequip_fast.ops.conv import conv
 from nequip_fast.ops.conv_of_rows import conv_of_hidden, conv_of_table, hermite_coefficients
@@ -31,6 +32,7 @@ __all__ = [
     "get_backend",
     "hermite_coefficients",
     "mlp",
+    "product_with_rows",
     "radial",
     "segment_sum",
     "set_backend",

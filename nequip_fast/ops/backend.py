@@ -27,6 +27,7 @@ KERNELS = {  # operator -> the backends that have kernels for it
     "conv": ("cpu", "cuda", "triton"),
     "conv_of_table": ("cuda", "triton"),  # without, weights are formed and given to conv
     "tensor_product": ("cpu", "triton"),
+    "attributes": ("cpu",),  # products with rows of a table; elsewhere the rows are gathered
     "segment_sum": ("cpu", "cuda", "triton"),
     "gate": ("cpu", "cuda", "triton"),
     "mlp": ("cpu",),  # on a GPU its matrices are products of torch, its activations gates

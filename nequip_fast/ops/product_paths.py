@@ -106,6 +106,10 @@ class ProductProblem:
         paths = [path for path in self.paths if path.w >= 0]
         return ProductProblem(paths, self.dim_x, self.dim_y, self.dim_w, self.dim_out)
 
+    def has_scalar_attributes(self) -> bool:
+        """Whether in every path y holds scalars, each of which has a matrix of weights."""
+        return all(path.mode == "uvw" and path.l2 == 0 for path in self.paths)
+
     def _check(self, path: ProductPath) -> None:
         if path.mode not in MODES:
             raise InputError(

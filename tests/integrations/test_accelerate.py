@@ -16,9 +16,10 @@ import nequip_fast
 from nequip_fast.adoption import Adoptable
 from nequip_fast.dtypes import default_dtype
 from nequip_fast.errors import InputError
+from nequip_fast.integrations import modules
 from nequip_fast.model import build_model
 from nequip_fast.nn.activation_names import name_by_value
-from nequip_fast.ops import mlp
+from nequip_fast.ops import mlp, product_with_rows
 from tests.drop_in import assert_same_values, derivatives, random_like
 from tests.model.model_cases import build_oracle, call, config, inputs, relative_error
 
@@ -77,6 +78,58 @@ def test_edges_of_a_pair_are_computed_once(monkeypatch, ours):
     call(model, data)
     assert rows[:2] == [(edges, edges / 2)] * 2
     assert all(row == (atoms, atoms) for row in rows[2:])
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("case", ["preset_S", "odd_channels"])
+def test_self_connections_are_told_the_types(monkeypatch, ours, case):
+    """All of them, in later layers too, where nequip leaves ghost atoms out: a row for each type that is there."""
+    tables = []
+
+    def counted(x, table, row, w, problem):
+        tables.append((table.shape[0], row.shape[0]))
+        return product_with_rows(x, table, row, w, problem)
+
+    monkeypatch.setattr("nequip_fast.o3.products.product_with_rows", counted)
+    data, settings = inputs("crystals"), config(case)
+    model = build_model(settings) if ours else nequip_fast.accelerate(build_oracle(settings))
+    call(model, data)
+    connections = [m for m in model.modules() if isinstance(m, nequip_fast.o3.FullyConnectedTensorProduct)]
+    atoms, types = len(data["atom_types"]), len(data["atom_types"].unique())
+    assert tables == [(types, atoms)] * len(connections) != []
+
+
+def test_attributes_that_changed_are_no_rows_of_the_table():
+    """Views of other rows or columns, values written since, copies: the product takes what it is given."""
+    model = nequip_fast.accelerate(build_oracle(config("preset_S")))
+    embed = next(m for m in model.modules() if isinstance(m, modules.NodeTypeEmbed))
+    product = next(m for m in model.modules() if isinstance(m, modules.FullyConnectedTensorProduct))
+    types = torch.tensor([1, 0, 0, 1, 1])
+    y = embed({"atom_types": types})["node_attrs"].requires_grad_(False)
+    assert [len(part) for part in modules._rows_of_table(y)] == [2, 5]
+    table, row = modules._rows_of_table(y[:3])
+    assert torch.equal(table[row], y[:3])
+    assert all(modules._rows_of_table(view) is None for view in (y[1:], y[::2], y[:, :-1], y.T, y.clone(), y[0]))
+    x = torch.randn(5, product.irreps_in1.dim).to(y)
+    expected = product(x, y.clone() + 0.5)
+    y += 0.5
+    assert modules._rows_of_table(y) is None
+    assert relative_error(product(x, y), expected) < 1e-13
+
+
+def test_fields_of_the_structure_in_the_embedding():
+    """nequip's module of it stays, and says so; our own model takes rows for all combinations there are."""
+    model, data = build_oracle(config("graph_field")), inputs("crystals")
+    expected = call(model, data)
+    accelerated = nequip_fast.accelerate(model)
+    assert list(accelerated.acceleration.left.values()) == ["NodeTypeEmbed: it embeds fields of the structure as well"]
+    for quantity in ("total_energy", "forces"):
+        assert relative_error(call(accelerated, data)[quantity], expected[quantity]) < 1e-10, quantity
+    own = build_model(config("graph_field"))
+    charges = data["charge"].view(-1)[data["batch"]]
+    values, table, row = own.type_embed(data["atom_types"], data, data["batch"])
+    assert torch.equal(table[row], values)
+    assert len(table) == len(torch.stack([data["atom_types"], charges]).unique(dim=1).T)
 
 
 def test_energies_compile_in_one_graph():

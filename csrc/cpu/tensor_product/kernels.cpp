@@ -132,6 +132,7 @@ ProductKernels<T> make() {
   kernels.multiply = multiply<T>;
   kernels.mix_rows = mix_rows<T>;
   kernels.dots = dots<T>;
+  kernels.dot_rows = dot_rows<T>;
   kernels.scalar_channel = scalar_channel<T>;
   kernels.sum_components = sum_components<T>;
   kernels.sum_channels = sum_channels<T>;

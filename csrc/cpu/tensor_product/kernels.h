@@ -70,6 +70,18 @@ struct Dots {
   bool add;
 };
 
+// t[i][j] += Σ_k a[i][k] b[j][k] for k < length: numbers, each t a vector of partial sums, columns side by side
+template <class T>
+struct RowDots {
+  int rows, columns, length;
+  const T* a;
+  int64_t a_row;
+  const T* b;
+  int64_t b_row;
+  T* t;
+  int64_t t_row;
+};
+
 // to_x += coefficient · Σ_i y[i] h[i] and to_y[i] += coefficient · x h[i] for i < count: columns; null: not wanted.
 template <class T>
 struct ScalarChannel {
@@ -97,6 +109,7 @@ struct ProductKernels {
   void (*multiply)(const MatrixProduct<T>&);
   void (*mix_rows)(const RowMixture<T>&);
   void (*dots)(const Dots<T>&);
+  void (*dot_rows)(const RowDots<T>&);
   void (*scalar_channel)(const ScalarChannel<T>&);
   void (*sum_components)(const ComponentProduct<T>&);  // to[k] = coefficient · Σ_m x[m] g[k][m]
   void (*sum_channels)(const ComponentProduct<T>&);    // to[m] += coefficient · Σ_k x[k] g[k][m]

@@ -124,4 +124,18 @@ void dots(const Dots<T>& d) {
     }
 }
 
+template <class T>
+void dot_rows(const RowDots<T>& d) {
+  const int whole = d.length / kLanes<T> * kLanes<T>, rest = d.length - whole;
+  for (int j = 0; j < d.columns; ++j)
+    for (int i = 0; i < d.rows; ++i) {
+      const T *a = d.a + i * d.a_row, *b = d.b + j * d.b_row;
+      T* t = d.t + i * d.t_row + j * kLanes<T>;
+      Vec<T> sum = load(t);
+      for (int k = 0; k < whole; k += kLanes<T>) sum += load(a + k) * load(b + k);
+      if (rest > 0) sum += load_some(a + whole, rest) * load_some(b + whole, rest);
+      store(t, sum);
+    }
+}
+
 }  // namespace nf::NF_ISA

@@ -249,6 +249,55 @@ void tensor_product_gradient_tangent(const ProductProblem& problem, const Produc
   for (Sum<T>* sum : {&x, &y, &w}) sum->finish();
 }
 
+int64_t contracted_weights(const ProductProblem& problem) {
+  int64_t count = 0;
+  for (const ProductPath& p : problem.paths) count += int64_t(p.mul1) * p.mul3;
+  return count;
+}
+
+template <class T>
+void contract_attributes(const ProductProblem& problem, int64_t rows, const T* table, const T* w, T* contracted,
+                         const Threads& threads) {
+  ContractedWeights<T>(problem, int(rows), table).contract(w, contracted, threads);
+}
+
+template <class T>
+void contract_attributes_gradient(const ProductProblem& problem, int64_t rows, const T* table, const T* w, const T* g,
+                                  T* to_table, T* to_w, const Threads& threads) {
+  const ContractedWeights<T> weights(problem, int(rows), table);
+  if (to_table) weights.to_rows(w, g, to_table, threads);
+  if (to_w && !problem.all_weights_used()) std::fill_n(to_w, problem.dim_w, T(0));
+  if (to_w) weights.spread(g, to_w, threads);
+}
+
+namespace {
+
+// What mix_by_row does, as a product with one attribute of which all are the number one.
+template <class T, class Body>
+void as_product(const ProductProblem& problem, const MixByRowOperands<T>& in, const Threads& threads, const Body& body) {
+  const ContractedWeights<T> weights(problem, 0, static_cast<const T*>(nullptr));
+  const EqualRows rows = rows_by_group(in.row, in.batch, in.rows);
+  const ProductOperands<T> operands{in.batch, in.batch, 1, 1, in.x, &ContractedWeights<T>::attribute, in.w};
+  body(plan(weights.problem(), operands, threads, &rows));
+}
+
+}  // namespace
+
+template <class T>
+void mix_by_row(const ProductProblem& problem, const MixByRowOperands<T>& in, T* out, const Threads& threads) {
+  if (in.batch == 0) return;
+  as_product(problem, in, threads, [&](const Call<T>& call) { run_product(call, out, threads); });
+}
+
+template <class T>
+void mix_by_row_gradient(const ProductProblem& problem, const MixByRowOperands<T>& in, const T* g, T* to_x, T* to_w,
+                         const Threads& threads) {
+  if (to_w) std::fill_n(to_w, in.rows * contracted_weights(problem), T(0));  // sums are added, of rows without samples none
+  if (to_x && in.batch == 1) std::fill_n(to_x, problem.dim_x, T(0));
+  if (in.batch == 0) return;
+  as_product(problem, in, threads, [&](const Call<T>& call) { run_gradient(call, g, {to_x, nullptr, to_w}, threads); });
+}
+
 #define NF_INSTANTIATE(T)                                                                                             \
   template void tensor_product<T>(const ProductProblem&, const ProductOperands<T>&, T*, const Threads&);              \
   template void tensor_product_tangent<T>(const ProductProblem&, const ProductOperands<T>&, const ProductTangent<T>&, \
@@ -257,7 +306,13 @@ void tensor_product_gradient_tangent(const ProductProblem& problem, const Produc
                                            const ProductGradients<T>&, const Threads&);                               \
   template void tensor_product_gradient_tangent<T>(const ProductProblem&, const ProductOperands<T>&,                  \
                                                    const ProductTangent<T>&, const T*, const ProductGradients<T>&,    \
-                                                   const Threads&);
+                                                   const Threads&);                                                   \
+  template void contract_attributes<T>(const ProductProblem&, int64_t, const T*, const T*, T*, const Threads&);       \
+  template void contract_attributes_gradient<T>(const ProductProblem&, int64_t, const T*, const T*, const T*, T*, T*, \
+                                                const Threads&);                                                      \
+  template void mix_by_row<T>(const ProductProblem&, const MixByRowOperands<T>&, T*, const Threads&);                 \
+  template void mix_by_row_gradient<T>(const ProductProblem&, const MixByRowOperands<T>&, const T*, T*, T*,           \
+                                       const Threads&);
 NF_INSTANTIATE(float)
 NF_INSTANTIATE(double)
 

@@ -46,4 +46,32 @@ template <class T>
 void tensor_product_gradient_tangent(const ProductProblem&, const ProductOperands<T>&, const ProductTangent<T>&,
                                      const T* g, const ProductGradients<T>&, const Threads&);
 
+// --- scalar attributes that are rows of a table: the weights contracted with each, then rows mixed by one of these ---
+
+// `contracted` [rows, contracted_weights(problem)] of table [rows, dim_y] and w [dim_w], for problems with scalar attributes.
+int64_t contracted_weights(const ProductProblem&);
+template <class T>
+void contract_attributes(const ProductProblem&, int64_t rows, const T* table, const T* w, T* contracted, const Threads&);
+
+// Gradients of Σ g · contracted; null: not wanted.
+template <class T>
+void contract_attributes_gradient(const ProductProblem&, int64_t rows, const T* table, const T* w, const T* g,
+                                  T* to_table, T* to_w, const Threads&);
+
+// x [batch, dim_x], contracted weights w [rows, ·], and the row of w of each sample.
+template <class T>
+struct MixByRowOperands {
+  int64_t batch, rows;
+  const T *x, *w;
+  const int64_t* row;
+};
+
+// out [batch, dim_out]
+template <class T>
+void mix_by_row(const ProductProblem&, const MixByRowOperands<T>&, T* out, const Threads&);
+
+// Gradients of Σ g · out; null: not wanted.
+template <class T>
+void mix_by_row_gradient(const ProductProblem&, const MixByRowOperands<T>&, const T* g, T* to_x, T* to_w, const Threads&);
+
 }  // namespace nf

@@ -92,6 +92,29 @@ void one(const ProductProblem& problem, int64_t batch, int single, const Paralle
   }
 }
 
+// Scalar attributes that are rows of a table, of which the last may be nobody's.
+template <class T>
+void rows_of_table(const ProductProblem& problem, int64_t batch, int64_t rows, const ParallelFor& parallel,
+                   Results& results) {
+  const Threads threads{3, parallel};
+  const int64_t size_table = rows * problem.dim_y, size_mixed = rows * contracted_weights(problem),
+                size_x = batch * problem.dim_x, size_out = batch * problem.dim_out;
+  const Exact<T> table = random<T>(size_table, 1), w = random<T>(problem.dim_w, 2), mixed = random<T>(size_mixed, 3),
+                 x = random<T>(size_x, 4), g = random<T>(size_out, 5);
+  std::vector<int64_t> numbers(batch);
+  for (int64_t i = 0; i < batch; ++i) numbers[i] = i * 7 % std::max<int64_t>(rows - 1, 1);
+  const Exact<int64_t> row(numbers);
+  const Exact<T> contracted = unwritten<T>(size_mixed), to_table = unwritten<T>(size_table),
+                 to_w = unwritten<T>(problem.dim_w), out = unwritten<T>(size_out), to_x = unwritten<T>(size_x),
+                 to_mixed = unwritten<T>(size_mixed);
+  contract_attributes(problem, rows, table.data(), w.data(), contracted.data(), threads);
+  contract_attributes_gradient(problem, rows, table.data(), w.data(), mixed.data(), to_table.data(), to_w.data(), threads);
+  const MixByRowOperands<T> in{batch, rows, x.data(), mixed.data(), row.data()};
+  mix_by_row(problem, in, out.data(), threads);
+  mix_by_row_gradient(problem, in, g.data(), to_x.data(), to_mixed.data(), threads);
+  for (const Exact<T>* values : {&contracted, &to_table, &to_w, &out, &to_x, &to_mixed}) results.add(*values);
+}
+
 }  // namespace
 
 template <class T>
@@ -100,6 +123,9 @@ Results product(const ParallelFor& parallel) {
   for (const ProductProblem& problem : problems())
     for (int64_t batch : {0, 1, 5, 37, 150})
       for (int single : {0, 1, 4, 6}) one<T>(problem, batch, single, parallel, results);
+  for (const ProductProblem& problem : {problem(Mode::uvw, 7, 4, 3, true, kScalarY), problem(Mode::uvw, 1, 3, 17, true, kScalarY)})
+    for (int64_t batch : {0, 1, 37})
+      for (int64_t rows : {1, 3}) rows_of_table<T>(problem, batch, rows, parallel, results);
   return results;
 }
 
