@@ -1,16 +1,16 @@
 """What ``nequip_fast.accelerate`` gains: python bench/accelerate.py --json bench/results/accelerate.json
 
 ``train``: a step of nequip's presets as nequip-train makes it (energies and forces of a batch, loss, gradients of all
-parameters, Adam), eager, as nequip builds the model and with the modifier ``enable_NequipFast``. ``calculator``: a step
-of SevenNet's ASE calculator with a shipped model, atoms moved a little, with its modules and with ours. ``compiled``:
-what ``nequip-compile --mode aotinductor --device cpu --target ase`` makes of a preset, on a graph that is ready,
-without and with the modifier. float32.
+parameters, Adam), eager, as nequip builds the model and with the modifier ``enable_NequipFast``. ``compile_mode``: the
+same with nequip's ``compile_mode: compile``, which wants two structures or more, and eager nequip beside them.
+``calculator``: a step of SevenNet's ASE calculator with a shipped model, atoms moved a little, with its modules and with
+ours. ``compiled``: what ``nequip-compile --mode aotinductor --device cpu --target ase`` makes of a preset, on a graph
+that is ready, without and with the modifier. float32.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 import tempfile
@@ -40,21 +40,26 @@ BATCHES: dict[str, tuple[Case, int]] = {  # name -> (model and structure, struct
 CALCULATORS = [name for name in SYSTEMS if "sevennet" in name]
 COMPILED = ["water-S", "water-M"]
 CASES = [
-    *(f"train-{name}" for name in BATCHES), *(f"compiled-{name}" for name in COMPILED),
-    *(f"calculator-{name}" for name in CALCULATORS),
+    *(f"train-{name}" for name in BATCHES),
+    *(f"compile_mode-{name}" for name, (_, structures) in BATCHES.items() if structures > 1),
+    *(f"compiled-{name}" for name in COMPILED), *(f"calculator-{name}" for name in CALCULATORS),
 ]  # fmt: skip
 
 
-def train_calls(name: str) -> dict[str, Callable[[], Any]]:
+def train_calls(name: str, compile_mode: str = "eager") -> dict[str, Callable[[], Any]]:
     """A call of a training step for each; it returns the forces before the step."""
     case, count = BATCHES[name]
-    theirs = nequip_peer.twin(random_model(case))
-    ours = nequip_fast.accelerate(copy.deepcopy(theirs), "train")
+    mine = random_model(case)
+    theirs = nequip_peer.twin(mine, compile_mode)
+    ours = nequip_fast.accelerate(nequip_peer.twin(mine, compile_mode), "train")
     structures = [case.atoms().copy() for _ in range(count)]
     for seed, atoms in enumerate(structures):
         atoms.rattle(0.03, seed=seed)
     batch = collate([graph_from_atoms(atoms, list(case.type_names), case.r_max) for atoms in structures])
-    return {"theirs": _train_step(theirs, batch), "accelerated": _train_step(ours, batch)}
+    calls = {"theirs": _train_step(theirs, batch), "accelerated": _train_step(ours, batch)}
+    if compile_mode != "eager":
+        calls["theirs, eager"] = _train_step(nequip_peer.twin(mine), batch)
+    return calls
 
 
 def _train_step(model: torch.nn.Module, batch: dict[str, Any]) -> Callable[[], Any]:
@@ -108,15 +113,23 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         if kind == "compiled":
             calls = compiled_calls(system, Path(folder))
         else:
-            calls = {"train": train_calls, "calculator": calculator_calls}[kind](system)
+            makers = {
+                "train": train_calls,
+                "compile_mode": lambda system: train_calls(system, "compile"),
+                "calculator": calculator_calls,
+            }
+            calls = makers[kind](system)
         expected, found = calls["theirs"](), calls["accelerated"]()
         timings = interleaved(calls, "cpu", rounds, seconds_a_round=0.3)
-    return {
+    row = {
         "case": name,
         "force_difference": float((found - expected).abs().max() / expected.abs().max()),
         "milliseconds": {contender: 1e3 * timing.median for contender, timing in timings.items()},
         "times_slower": timings["theirs"].ratio_to(timings["accelerated"]),
     }
+    if "theirs, eager" in timings:
+        row["eager_times_slower"] = timings["theirs, eager"].ratio_to(timings["accelerated"])
+    return row
 
 
 def main() -> None:
@@ -135,6 +148,8 @@ def main() -> None:
         rows.append(row)
         theirs, accelerated = row["milliseconds"]["theirs"], row["milliseconds"]["accelerated"]
         ratio = "{:.3g}× [{:.3g}–{:.3g}]".format(*row["times_slower"])
+        if "eager_times_slower" in row:
+            ratio += ", eager {:.3g}× [{:.3g}–{:.3g}]".format(*row["eager_times_slower"])
         print(f"{name}: {theirs:.1f} ms -> {accelerated:.1f} ms, {ratio}; forces to {row['force_difference']:.0e}")
         if arguments.json:  # after every case: the next may take long
             result = {"machine": machine("cpu"), "rows": rows}

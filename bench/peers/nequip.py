@@ -28,14 +28,14 @@ def model(case: ModelCase, dtype: torch.dtype, device: str) -> tuple[torch.nn.Mo
     return twin(mine).to(device), data
 
 
-def twin(mine: Any) -> torch.nn.Module:
+def twin(mine: Any, compile_mode: str = "eager") -> torch.nn.Module:
     """nequip's model for the configuration and the weights of one of ours, evaluation mode."""
     import nequip.model
     from nequip.utils.global_state import set_global_state
 
     with default_dtype(torch.get_default_dtype()):  # it is part of nequip's global state
         set_global_state()  # nequip builds no model without it
-        arguments = dict(mine.config)
+        arguments = dict(mine.config) | {"compile_mode": compile_mode}
         theirs = getattr(nequip.model, arguments.pop("builder"))(**arguments)
     # the keys are ours behind the prefix of nequip's wrappers
     prefix = next(name for name in theirs.state_dict() if name.endswith("type_embed.embed_module.weight"))

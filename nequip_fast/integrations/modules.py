@@ -197,15 +197,16 @@ class NodeTypeEmbed(Adoptable, nn.Module):
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """As nequip's: reads the types of atoms and writes their attributes."""
-        types, weight = data["atom_types"].view(-1), self.embed_module.weight
-        if torch.compiler.is_compiling() or not backend.can("attributes", "cpu", weight):
-            values = self.embed_module(types)
-        else:
-            present, row = torch.unique(types, return_inverse=True)
-            table = weight.index_select(0, present)
-            values = table.index_select(0, row)
-            if not values.is_inference():
-                setattr(values, _ROWS_OF_TABLE, (table, row, values._version))
+        row, table = data["atom_types"].view(-1), self.embed_module.weight
+        known = backend.can("attributes", "cpu", table) and not torch.compiler.is_compiling()
+        if known and backend.traced():  # a graph takes no number of rows that depends on values
+            known = table.shape[0] <= _MOST_ROWS_TRACED
+        elif known:
+            present, row = torch.unique(row, return_inverse=True)
+            table = table.index_select(0, present)
+        values = table.index_select(0, row)
+        if known and not values.is_inference():
+            setattr(values, _ROWS_OF_TABLE, (table, row, values._version))
         data["node_attrs"] = values
         if self.set_features:
             data["node_features"] = values
@@ -223,6 +224,7 @@ class FullyConnectedTensorProduct(o3.FullyConnectedTensorProduct):
 
 # an attribute of a tensor of atoms' attributes: the different rows, which is whose, and the version of which this holds
 _ROWS_OF_TABLE = "rows_of_table"
+_MOST_ROWS_TRACED = 16  # of which some may be nobody's
 
 
 def _rows_of_table(y: Tensor) -> tuple[Tensor, Tensor] | None:
