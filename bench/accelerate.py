@@ -4,8 +4,8 @@
 parameters, Adam), eager, as nequip builds the model and with the modifier ``enable_NequipFast``. ``compile_mode``: the
 same with nequip's ``compile_mode: compile``, which wants two structures or more, and eager nequip beside them.
 ``calculator``: a step of SevenNet's ASE calculator with a shipped model, atoms moved a little, with its modules and
-with ours. ``compiled``: what ``nequip-compile --mode aotinductor --device cpu --target ase`` makes of a preset, on a graph
-that is ready, without and with the modifier. float32.
+with ours. ``compiled``: what ``nequip-compile --mode aotinductor --device cpu --target ase`` makes of a preset, on a
+graph that is ready, without and with the modifier. float32.
 """
 
 from __future__ import annotations
