@@ -2,7 +2,8 @@
 
 nequip ships the tests as mixins (``nequip.utils.unittests``); nequip_mixins.py gives them models. They run in a process
 for each kind of builder, some trainings and compilations included; results go to nequip_acceptance.md beside this file.
-Takes half an hour and a C++ compiler; needs the package nequip.
+Takes half an hour or more and a C++ compiler; needs the package nequip, those for torch-sim also torch-sim, which needs
+Python 3.12.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +30,10 @@ from tests.peers import nequip_mixins  # noqa: E402
 BUILDERS = {"TestOurs": "nequip_fast's builders", "TestModified": "nequip's builders with enable_NequipFast"}
 STATUSES = PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 # compiling takes half a minute a case
-SELECTION = "not test_ase_compile or l2_parity or (package and float32 and aspirin)"
+SELECTION = (
+    "(not test_ase_compile or l2_parity or (package and float32 and aspirin)) and "
+    "(not torchsim or (package and aspirin and (l2_parity or float32)))"
+)
 NOTES = """\
 `NequIPGNNModel`: *l1* is l_max 1 without parity; *l2_parity* three layers to l_max 2 with parity, with another number
 of channels for each degree; *cutoffs_by_type* and *zbl* have cutoffs by pairs of types and the ZBL potential.
@@ -49,7 +54,9 @@ of channels for each degree; *cutoffs_by_type* and *zbl* have cutoffs by pairs o
 - `test_mliap_integration` needs LAMMPS and a GPU. nequip-prepare-lmp-mliap takes no model of our builders, which know
   nothing of ghost atoms; those of nequip's, read from files, take the modifier
   ([`nequip_modifier.md`](nequip_modifier.md)).
-- The mixin for torch-sim was not run: torch-sim needs Python 3.12."""
+- Those for torch-sim run what nequip-compile makes of models trained on molecules and packaged, in float32, for
+  *l2_parity* in float64 as well, in nequip's own calculator for torch-sim; nequip_fast's is tested in
+  `tests/integrations/test_torch_sim.py`."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,8 @@ def _case(element: ElementTree.Element) -> Case:
 
 def markdown(cases: list[Case]) -> str:
     """The page."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("nequip", "torch", "e3nn", "ase"))
+    names = ["nequip", "torch", "e3nn", "ase", *(["torch-sim-atomistic"] if find_spec("torch_sim") else [])]
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
     counts = Counter(case.status for case in cases)
     lines = [
         "# nequip's own acceptance tests, on nequip_fast",

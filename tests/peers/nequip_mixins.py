@@ -22,6 +22,7 @@ from nequip.data import AtomicDataDict
 from nequip.nn import PartialForceOutput
 from nequip.utils.unittests import model_tests_basic, utils
 from nequip.utils.unittests.model_tests import BaseEnergyModelTests
+from nequip.utils.unittests.model_tests_torchsim import TorchSimIntegrationMixin
 from omegaconf import OmegaConf
 
 import nequip_fast.integrations.nequip  # noqa: F401  as nequip's entry point does
@@ -52,10 +53,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def mixin_of(test: str) -> str:
     """The one that a test is from."""
-    return next(cls.__name__ for cls in BaseEnergyModelTests.__mro__ if test in vars(cls))
+    return next(cls.__name__ for cls in Acceptance.__mro__[1:] if test in vars(cls))
 
 
-class Acceptance(BaseEnergyModelTests):
+class Acceptance(BaseEnergyModelTests, TorchSimIntegrationMixin):
     """What both kinds of builder share."""
 
     package: str  # where its builders are
@@ -153,6 +154,11 @@ class TestModified(Acceptance):
     @pytest.fixture(scope="class")
     @classmethod
     def ase_compile_modifiers(cls):
+        return lambda mode, device, model_dtype: [MODIFIER]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def torchsim_compile_modifiers(cls):
         return lambda mode, device, model_dtype: [MODIFIER]
 
     @pytest.fixture(scope="class")
