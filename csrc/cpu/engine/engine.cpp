@@ -20,6 +20,8 @@ namespace {
 // its hidden layers.
 constexpr int kChunkNodes = 64, kForwardEdges = 1536, kReverseEdges = 900, kForwardExact = 512, kReverseExact = 256;
 
+constexpr int64_t kNodeWork = 7;  // what a node takes beside its edges, in edges
+
 std::vector<int64_t> all_degrees(int l_max) {
   std::vector<int64_t> degrees;
   for (int l = 0; l <= l_max; ++l) degrees.push_back(l);
@@ -62,8 +64,9 @@ class EngineOf final : public Engine {
       });
     };
     check();
-    split(threads);
+    split(threads, in.ptr);
     find_edges(each_thread);
+    split(threads, edges_.ptr.data());
     reserve_rows();
     if (!layers_[0].by_type) each_thread([&](int t) { embed(work_[t], share_[t], share_[t + 1]); });
     for (size_t k = 0; k < layers_.size(); ++k)
@@ -105,16 +108,16 @@ class EngineOf final : public Engine {
         throw std::runtime_error("engine: a pair names an atom out of range");
   }
 
-  // Nodes begin … of each thread, about the same number of pairs for all; it does not depend on what is fastest today,
-  // so that two runs give the same bits.
-  void split(int threads) {
-    const EngineInput& in = *input_;
-    share_.assign(threads + 1, in.atoms);
+  // Nodes begin … of each thread, about the same work for all, where node i has ptr[i] … ptr[i + 1] − 1; it does not
+  // depend on what is fastest today, so that two runs give the same bits.
+  void split(int threads, const int64_t* ptr) {
+    const int64_t atoms = input_->atoms;
+    const auto work_before = [&](int64_t i) { return ptr[i] + kNodeWork * i; };
+    share_.assign(threads + 1, atoms);
     share_[0] = 0;
-    const int64_t total = in.ptr[in.atoms] + in.atoms;
     int t = 1;
-    for (int64_t i = 0; i < in.atoms && t < threads; ++i)
-      while (t < threads && (in.ptr[i] + i) * threads >= total * t) share_[t++] = i;
+    for (int64_t i = 0; i < atoms && t < threads; ++i)  // a node belongs where its middle lies
+      while (t < threads && (work_before(i) + work_before(i + 1)) * threads >= 2 * work_before(atoms) * t) share_[t++] = i;
   }
 
   template <class Body>
