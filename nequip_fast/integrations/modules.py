@@ -179,7 +179,6 @@ class ApplyFactor(Adoptable, nn.Module):
 class NodeTypeEmbed(Adoptable, nn.Module):
     """nequip's module of this name, without fields of the structure: its rows are remembered with what it writes."""
 
-    parts_in_use = ("embed_module",)
     embed_module: Any
     set_features: bool
 
@@ -235,7 +234,8 @@ def _rows_of_table(y: Tensor) -> tuple[Tensor, Tensor] | None:
     if whole is None or not hasattr(whole, _ROWS_OF_TABLE):
         return None
     table, row, version = getattr(whole, _ROWS_OF_TABLE)
-    same = (y.storage_offset(), y.stride(), y.shape[1:]) == (whole.storage_offset(), whole.stride(), whole.shape[1:])
+    of_y, of_whole = ((t.storage_offset(), t.stride(), t.shape[1:], t.requires_grad) for t in (y, whole))
+    same = of_y == of_whole  # a view that was made without gradients is to have none
     return (table, row[: y.shape[0]]) if same and whole._version == version else None
 
 

@@ -105,7 +105,13 @@ def test_attributes_that_changed_are_no_rows_of_the_table():
     embed = next(m for m in model.modules() if isinstance(m, modules.NodeTypeEmbed))
     product = next(m for m in model.modules() if isinstance(m, modules.FullyConnectedTensorProduct))
     types = torch.tensor([1, 0, 0, 1, 1])
-    y = embed({"atom_types": types})["node_attrs"].requires_grad_(False)
+    embed.embed_module.weight.requires_grad_()
+    y = embed({"atom_types": types})["node_attrs"]
+    with torch.no_grad():
+        without_gradients = y[:3], y.detach()
+    assert all(modules._rows_of_table(view) is None for view in (*without_gradients, y.detach()))
+    embed.embed_module.weight.requires_grad_(False)
+    y = embed({"atom_types": types})["node_attrs"]
     assert [len(part) for part in modules._rows_of_table(y)] == [2, 5]
     table, row = modules._rows_of_table(y[:3])
     assert torch.equal(table[row], y[:3])
