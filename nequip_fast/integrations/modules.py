@@ -234,7 +234,7 @@ def _rows_of_table(y: Tensor) -> tuple[Tensor, Tensor] | None:
     if whole is None or not hasattr(whole, _ROWS_OF_TABLE):
         return None
     table, row, version = getattr(whole, _ROWS_OF_TABLE)
-    of_y, of_whole = ((t.storage_offset(), t.stride(), t.shape[1:], t.requires_grad) for t in (y, whole))
+    of_y, of_whole = ((t.storage_offset(), t.stride(), t.shape[1:], t.grad_fn is None) for t in (y, whole))
     same = of_y == of_whole  # a view that was made without gradients is to have none
     return (table, row[: y.shape[0]]) if same and whole._version == version else None
 

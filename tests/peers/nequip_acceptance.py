@@ -2,8 +2,8 @@
 
 nequip ships the tests as mixins (``nequip.utils.unittests``); nequip_mixins.py gives them models. They run in a process
 for each kind of builder, some trainings and compilations included; results go to nequip_acceptance.md beside this file.
-Takes half an hour or more and a C++ compiler; needs the package nequip, those for torch-sim also torch-sim, which needs
-Python 3.12.
+Takes half an hour or more and a C++ compiler; needs the package nequip. The mixin for torch-sim, which needs Python
+3.12, is a run of its own with ``--torch-sim``, of a quarter of an hour; its results go to nequip_torch_sim.md.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ from tests.peers import nequip_mixins  # noqa: E402
 BUILDERS = {"TestOurs": "nequip_fast's builders", "TestModified": "nequip's builders with enable_NequipFast"}
 STATUSES = PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 # compiling takes half a minute a case
-SELECTION = (
-    "(not test_ase_compile or l2_parity or (package and float32 and aspirin)) and "
-    "(not torchsim or (package and aspirin and (l2_parity or float32)))"
-)
+SELECTION = "not torchsim and (not test_ase_compile or l2_parity or (package and float32 and aspirin))"
+TORCH_SIM = "torchsim and package and aspirin and (l2_parity or float32)"
 NOTES = """\
 `NequIPGNNModel`: *l1* is l_max 1 without parity; *l2_parity* three layers to l_max 2 with parity, with another number
 of channels for each degree; *cutoffs_by_type* and *zbl* have cutoffs by pairs of types and the ZBL potential.
@@ -54,9 +52,12 @@ of channels for each degree; *cutoffs_by_type* and *zbl* have cutoffs by pairs o
 - `test_mliap_integration` needs LAMMPS and a GPU. nequip-prepare-lmp-mliap takes no model of our builders, which know
   nothing of ghost atoms; those of nequip's, read from files, take the modifier
   ([`nequip_modifier.md`](nequip_modifier.md)).
-- Those for torch-sim run what nequip-compile makes of models trained on molecules and packaged, in float32, for
-  *l2_parity* in float64 as well, in nequip's own calculator for torch-sim; nequip_fast's is tested in
-  `tests/integrations/test_torch_sim.py`."""
+- The mixin for torch-sim has [a table of its own](nequip_torch_sim.md)."""
+TORCH_SIM_NOTES = """\
+The models of [`nequip_acceptance.md`](nequip_acceptance.md), trained on molecules and packaged in float32, *l2_parity*
+in float64 as well, compiled by nequip-compile for batches and run in nequip's own calculator for torch-sim; nequip's
+models are compiled with the modifier. nequip_fast's own model for torch-sim is tested in
+`tests/integrations/test_torch_sim.py`."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,15 @@ class Case:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="pytest -k expression; nothing is written then")
+    parser.add_argument("--torch-sim", action="store_true", help="the mixin for torch-sim alone")
     arguments = parser.parse_args()
-    cases = [case for builder in BUILDERS for case in run(f"{builder} and ({arguments.only or SELECTION})")]
+    if arguments.torch_sim and not find_spec("torch_sim"):
+        sys.exit("torch-sim is not installed; it needs Python 3.12: pip install 'nequip_fast[torch-sim]'")
+    selection = arguments.only or (TORCH_SIM if arguments.torch_sim else SELECTION)
+    cases = [case for builder in BUILDERS for case in run(f"{builder} and ({selection})")]
     if not arguments.only:
-        (HERE / "nequip_acceptance.md").write_text(markdown(cases))
+        page = HERE / ("nequip_torch_sim.md" if arguments.torch_sim else "nequip_acceptance.md")
+        page.write_text(markdown(cases, arguments.torch_sim))
     print(", ".join(f"{count} {status}" for status, count in Counter(case.status for case in cases).items()))
     for case in cases:
         if case.status == FAILED:
@@ -113,19 +119,20 @@ def _case(element: ElementTree.Element) -> Case:
     return Case(builder, model, nequip_mixins.mixin_of(test), name, status, message)
 
 
-def markdown(cases: list[Case]) -> str:
+def markdown(cases: list[Case], torch_sim: bool) -> str:
     """The page."""
-    names = ["nequip", "torch", "e3nn", "ase", *(["torch-sim-atomistic"] if find_spec("torch_sim") else [])]
+    names = ["nequip", "torch", "e3nn", "ase", *(["torch-sim-atomistic"] if torch_sim else [])]
     packages = ", ".join(f"{name} {version(name)}" for name in names)
     counts = Counter(case.status for case in cases)
+    title, option = (" for torch-sim", " --torch-sim") if torch_sim else ("", "")
     lines = [
-        "# nequip's own acceptance tests, on nequip_fast",
+        f"# nequip's own acceptance tests{title}, on nequip_fast",
         "",
-        f"Made by `python tests/peers/nequip_acceptance.py` on the CPU with {packages},",
+        f"Made by `python tests/peers/nequip_acceptance.py{option}` on the CPU with {packages},",
         f"Python {platform.python_version()}: {', '.join(f'{counts[status]} {status}' for status in STATUSES)}.",
         "The tests are the mixins in `nequip.utils.unittests`.",
         "",
-        NOTES,
+        TORCH_SIM_NOTES if torch_sim else NOTES,
     ]
     rows = Counter((case.builder, case.mixin, case.model, case.status) for case in cases)
     for builder in BUILDERS.values():
