@@ -50,7 +50,7 @@ class FullyConnectedTensorProduct(o3.FullyConnectedTensorProduct, TensorProduct)
         Returns:
             [B, irreps_out.dim].
         """
-        if not self.shared_weights or not self.internal_weights:
+        if not self.internal_weights or self.weight_numel == 0:
             return self.forward(x, table.index_select(0, row))
         return product_with_rows(x, table, row, self.weight, self.problem)
 

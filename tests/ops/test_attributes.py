@@ -117,6 +117,8 @@ def test_equals_e3nn():
     given = o3.FullyConnectedTensorProduct(*irreps, internal_weights=False, shared_weights=False)
     with pytest.raises(InputError, match="no internal weights"):
         given.with_rows(x, table, row)
+    without_paths = o3.FullyConnectedTensorProduct("8x0e+4x1o", "5x0e", "2x3o")
+    assert torch.equal(without_paths.with_rows(x, table, row), torch.zeros(30, 14))
 
 
 def test_attributes_with_degrees_are_gathered():

@@ -272,7 +272,7 @@ void contract_attributes_gradient(const ProductProblem& problem, int64_t rows, c
 
 namespace {
 
-// What mix_by_row does, as a product with one attribute of which all are the number one.
+// What mix_by_row does as a product with one attribute, the number one.
 template <class T, class Body>
 void as_product(const ProductProblem& problem, const MixByRowOperands<T>& in, const Threads& threads, const Body& body) {
   const ContractedWeights<T> weights(problem, 0, static_cast<const T*>(nullptr));
