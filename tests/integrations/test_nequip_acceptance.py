@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("nequip")
 from tests.peers import nequip_acceptance
 
-FAST = "l2_parity and float64 and not test_ase_compile and not test_mliap and not test_train_time"
+FAST = "l2_parity and float64 and not test_ase_compile and not test_mliap and not test_train_time and not torchsim"
 MIXINS = {"BasicModelTestsMixin": 9, "EnergyModelTestsMixin": 9}  # how many cases nequip 0.19 has of each
 
 
