@@ -11,12 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from nequip_fast.ops.registration import compiled_operator, goes_on_to, one_by_one
+from nequip_fast.ops.multilinear import MultilinearOperator, empty_gradients, wanted
+from nequip_fast.ops.registration import goes_on_to
 
-Pair = tuple[Tensor | None, Tensor | None]
 
-
-class BilinearOperator:
+class BilinearOperator(MultilinearOperator):
     """The operators ``nequip_fast::name`` and ``name_gradient``, registered; an instance is called as the first.
 
     Arguments are a and b, of the second also g, then ``constant_tensors`` tensors and a text, which are not
@@ -30,45 +29,25 @@ class BilinearOperator:
     """
 
     def __init__(self, name: str, fake: Callable[..., Tensor], constant_tensors: int = 0) -> None:
-        self._constants = constant_tensors
+        super().__init__(constant_tensors)
 
         def gradient_fake(a: Tensor, b: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-            want = zip((a, b), rest[-2:], strict=True)
-            return tuple(t.new_empty(t.shape if wanted else (0, *t.shape[1:])) for t, wanted in want)
+            return empty_gradients((a, b), rest[-2:])
 
-        def operator(suffix: str, fake: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
-            def call_each(*mapped: Any) -> Any:
-                return one_by_one(compiled, *mapped)
-
-            compiled = compiled_operator(name + suffix, fake, self._setup, backward, call_each)
-            return compiled
-
-        self.product = operator("", fake, self._product_backward)
-        self.product_gradient = operator("_gradient", gradient_fake, self._gradient_backward)
+        self.product = self._registered(name, fake, self._product_backward)
+        self.product_gradient = self._registered(f"{name}_gradient", gradient_fake, self._gradient_backward)
 
     def __call__(self, *arguments: Any) -> Tensor:
         """``op(p)``."""
         result: Tensor = self.product(*arguments)
         return result
 
-    def _gradient(self, p: Sequence[Tensor], g: Tensor, constants: Sequence[Any], want: Sequence[bool]) -> Pair:
+    def _gradient(
+        self, p: Sequence[Tensor], g: Tensor, constants: Sequence[Any], want: Sequence[bool]
+    ) -> tuple[Tensor | None, ...]:
         if not any(want):
             return None, None
-        a, b = self.product_gradient(*p, g, *constants, *want)
-        return a if want[0] else None, b if want[1] else None
-
-    def _setup(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep all inputs: tensors, then the text, then what was wanted."""
-        ctx.set_materialize_grads(False)
-        tensors = [value for value in inputs if isinstance(value, Tensor)]
-        ctx.save_for_backward(*tensors)
-        ctx.text, *ctx.want = inputs[len(tensors) :]
-        ctx.rest = (None,) * (self._constants + 1 + len(ctx.want))
-
-    def _saved(self, ctx: Any) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
-        """The operands of the call, and what is not differentiated."""
-        operands = len(ctx.saved_tensors) - self._constants
-        return ctx.saved_tensors[:operands], (*ctx.saved_tensors[operands:], ctx.text)
+        return wanted(self.product_gradient(*p, g, *constants, *want), want)
 
     def _product_backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         p, constants = self._saved(ctx)
@@ -78,7 +57,7 @@ class BilinearOperator:
 
     def _gradient_backward(self, ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         (a, b, g), constants = self._saved(ctx)
-        to_a, to_b = (c if wanted else None for c, wanted in zip(cotangents, ctx.want, strict=True))
+        to_a, to_b = wanted(cotangents, ctx.want)
         want_a, want_b, want_g = ctx.needs_input_grad[:3]
         by_a = by_b = by_g = None
         if to_b is not None and want_a:

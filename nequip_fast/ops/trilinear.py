@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nequip_fast.ops.registration import compiled_operator, goes_on_to, one_by_one
+from nequip_fast.ops.multilinear import MultilinearOperator, empty_gradients, wanted
+from nequip_fast.ops.registration import goes_on_to
 
 Point = Sequence[Tensor | None]  # x, y, w; of a tangent or a gradient, None is zero
 _NOTHING: Point = (None, None, None)
@@ -39,7 +40,7 @@ class Problem(Protocol):
         """The same without the paths that have no weights."""
 
 
-class TrilinearOperator:
+class TrilinearOperator(MultilinearOperator):
     """The four operators ``nequip_fast::name…``, registered; an instance is called as the first.
 
     Arguments are the tensors named above, then what is not differentiated: ``constant_tensors`` tensors and a text that
@@ -62,25 +63,20 @@ class TrilinearOperator:
         vmap: Callable[..., Any] | None = None,
         gradient_vmap: Callable[..., Any] | None = None,
     ) -> None:
-        self._constants = constant_tensors
+        super().__init__(constant_tensors)
         self._linear_in_w = cache(lambda text: problem.from_text(text).weighted().text)
 
         def tangent_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> Tensor:
             return fake(x, y, w, *rest[3:])
 
-        def operator(
-            suffix: str, fake: Callable[..., Any], backward: Callable[..., Any], vmap: Callable[..., Any] | None = None
-        ) -> Callable[..., Any]:
-            def call_each(*mapped: Any) -> Any:
-                return one_by_one(compiled, *mapped)
-
-            compiled = compiled_operator(name + suffix, fake, self._setup, backward, vmap or call_each)
-            return compiled
-
-        self.product = operator("", fake, self._product_backward, vmap)
-        self.product_tangent = operator("_tangent", tangent_fake, self._tangent_backward)
-        self.product_gradient = operator("_gradient", gradient_fake, self._gradient_backward, gradient_vmap)
-        self.product_gradient_tangent = operator("_gradient_tangent", gradient_fake, self._gradient_tangent_backward)
+        self.product = self._registered(name, fake, self._product_backward, vmap)
+        self.product_tangent = self._registered(f"{name}_tangent", tangent_fake, self._tangent_backward)
+        self.product_gradient = self._registered(
+            f"{name}_gradient", gradient_fake, self._gradient_backward, gradient_vmap
+        )
+        self.product_gradient_tangent = self._registered(
+            f"{name}_gradient_tangent", gradient_fake, self._gradient_tangent_backward
+        )
 
     def __call__(self, *arguments: Any) -> Tensor:
         """``op(p)``."""
@@ -96,29 +92,15 @@ class TrilinearOperator:
         """T(·, p, p; g)/2, where wanted."""
         if not any(want):
             return _NOTHING
-        return _wanted(self.product_gradient(*p, g, *constants, *want), want)
+        return wanted(self.product_gradient(*p, g, *constants, *want), want)
 
     def _gradient_tangent(self, p: Point, g: Tensor, d: Point, constants: Sequence[Any], want: Sequence[bool]) -> Point:
         """T(·, p, d; g), where wanted."""
         if not any(want) or _nothing(d):
             return _NOTHING
-        return _wanted(self.product_gradient_tangent(*p, g, *d, *constants, *want), want)
+        return wanted(self.product_gradient_tangent(*p, g, *d, *constants, *want), want)
 
     # --- what autograd is told ---
-
-    def _setup(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep all inputs: tensors, then the text of the paths, then what was wanted."""
-        ctx.set_materialize_grads(False)
-        tensors = [value for value in inputs if value is None or isinstance(value, Tensor)]
-        ctx.save_for_backward(*tensors)
-        ctx.text, *ctx.want = inputs[len(tensors) :]
-        ctx.rest = (None,) * (self._constants + 1 + len(ctx.want))  # no gradient for what is not differentiated
-
-    def _saved(self, ctx: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """The operands of the call, and what is not differentiated."""
-        tensors = ctx.saved_tensors
-        operands = len(tensors) - self._constants
-        return tensors[:operands], (*tensors[operands:], ctx.text)
 
     def _product_backward(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         p, constants = self._saved(ctx)
@@ -135,13 +117,13 @@ class TrilinearOperator:
 
     def _gradient_backward(self, ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         (*p, g), constants = self._saved(ctx)
-        c = _wanted(cotangents, ctx.want)
+        c = wanted(cotangents, ctx.want)
         to_p = self._gradient_tangent(p, g, c, constants, ctx.needs_input_grad[:3])
         return *to_p, self._tangent(p, c, constants) if ctx.needs_input_grad[3] else None, *ctx.rest
 
     def _gradient_tangent_backward(self, ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         (x, y, w, g, *d), constants = self._saved(ctx)
-        c = _wanted(cotangents, ctx.want)
+        c = wanted(cotangents, ctx.want)
         if _nothing(c):
             return *_NOTHING, None, *_NOTHING, *ctx.rest
         p, want = (x, y, w), ctx.needs_input_grad
@@ -164,11 +146,6 @@ def _nothing(p: Point) -> bool:
     return all(value is None for value in p)
 
 
-def _wanted(values: Point, want: Sequence[bool]) -> Point:
-    return tuple(value if wanted else None for value, wanted in zip(values, want, strict=True))
-
-
 def gradient_fake(x: Tensor, y: Tensor, w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """Empty gradients of those that the last three arguments want, of no rows else."""
-    want = rest[-3:]
-    return tuple(t.new_empty(t.shape if wanted else (0, t.shape[1])) for t, wanted in zip((x, y, w), want, strict=True))
+    return empty_gradients((x, y, w), rest[-3:])

@@ -23,26 +23,7 @@ struct EqualRows {
   std::vector<int64_t> order, starts;
 };
 
-// Nothing where more than `limit` rows differ.
-template <class T>
-std::optional<EqualRows> find_equal_rows(const T* rows, int64_t count, int64_t dim, int64_t limit) {
-  std::unordered_map<std::string_view, int64_t> known;
-  std::vector<int64_t> group(count), sizes;
-  for (int64_t i = 0; i < count; ++i) {
-    const std::string_view bytes(reinterpret_cast<const char*>(rows + i * dim), dim * sizeof(T));
-    group[i] = known.emplace(bytes, int64_t(known.size())).first->second;
-    if (int64_t(known.size()) > limit) return std::nullopt;
-    sizes.resize(known.size());
-    ++sizes[group[i]];
-  }
-  EqualRows equal{std::vector<int64_t>(count), {0}};
-  for (int64_t size : sizes) equal.starts.push_back(equal.starts.back() + size);
-  std::vector<int64_t> next = equal.starts;
-  for (int64_t i = 0; i < count; ++i) equal.order[next[group[i]]++] = i;
-  return equal;
-}
-
-// The same of rows of a table: group[i] < groups of each.
+// Of samples whose groups are known: group[i] < groups.
 inline EqualRows rows_by_group(const int64_t* group, int64_t count, int64_t groups) {
   EqualRows equal{std::vector<int64_t>(count), std::vector<int64_t>(groups + 1, 0)};
   for (int64_t i = 0; i < count; ++i) ++equal.starts[group[i] + 1];
@@ -50,6 +31,19 @@ inline EqualRows rows_by_group(const int64_t* group, int64_t count, int64_t grou
   std::vector<int64_t> next = equal.starts;
   for (int64_t i = 0; i < count; ++i) equal.order[next[group[i]]++] = i;
   return equal;
+}
+
+// Nothing where more than `limit` rows differ.
+template <class T>
+std::optional<EqualRows> find_equal_rows(const T* rows, int64_t count, int64_t dim, int64_t limit) {
+  std::unordered_map<std::string_view, int64_t> known;
+  std::vector<int64_t> group(count);
+  for (int64_t i = 0; i < count; ++i) {
+    const std::string_view bytes(reinterpret_cast<const char*>(rows + i * dim), dim * sizeof(T));
+    group[i] = known.emplace(bytes, int64_t(known.size())).first->second;
+    if (int64_t(known.size()) > limit) return std::nullopt;
+  }
+  return rows_by_group(group.data(), count, int64_t(known.size()));
 }
 
 // Many samples a row, and no more weights than there were: only then the contraction pays.
